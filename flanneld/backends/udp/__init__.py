@@ -1,0 +1,1 @@
+"""flannel's udp backend: packets through a TUN device and user space."""

@@ -1,0 +1,1 @@
+"""Programs `masquerade`'s rules: one file per kind of firewall."""

@@ -1,0 +1,214 @@
+"""What we ask of the kernel, as values, and the one way it gets there: `reconcile`; must not know netlink.
+
+Entries are compared by value with what the kernel reports, so an implementation reads back exactly what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Protocol, TypeAlias
+
+from flanneld import FlanneldError
+from flanneld.lease import IPAddress, IPNetwork
+
+ROUTE_PROTOCOL = 84
+"""Our number in `ip route`'s `proto` column, for routes to peers (unassigned in /etc/iproute2/rt_protos)."""
+OWN_ROUTE_PROTOCOL = 85
+"""The same for the route that keeps our own subnet off the uplink (`--ip-blackhole-route`)."""
+
+IPInterface: TypeAlias = IPv4Interface | IPv6Interface
+
+
+class RouteKind(Enum):
+    """rtm_type of linux/rtnetlink.h."""
+
+    UNICAST = 1
+    BLACKHOLE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the main table."""
+
+    destination: IPNetwork
+    device: int = 0
+    """Interface index; 0 for a blackhole."""
+    gateway: IPAddress | None = None
+    onlink: bool = False
+    """Take the gateway as a neighbour even when no address of the device covers it (RTNH_F_ONLINK)."""
+    protocol: int = ROUTE_PROTOCOL
+    kind: RouteKind = RouteKind.UNICAST
+    metric: int = 0
+    """0 is the family's default, in IPv6 too (where the kernel calls it 1024)."""
+
+    @property
+    def slot(self) -> object:
+        return (Route, self.destination, self.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent ARP/NDP entry."""
+
+    device: int
+    address: IPAddress
+    mac: str
+    """Lower case, colons."""
+
+    @property
+    def slot(self) -> object:
+        return (Neighbour, self.device, self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """A permanent forwarding entry of a VXLAN device: frames for `mac` go to the VTEP at `destination`."""
+
+    device: int
+    mac: str
+    destination: IPAddress
+
+    @property
+    def slot(self) -> object:
+        return (FdbEntry, self.device, self.mac)
+
+
+Entry: TypeAlias = Route | Neighbour | FdbEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose an entry is: our route protocol within our pod networks, or anything on the devices that are ours alone."""
+
+    networks: tuple[IPNetwork, ...] = ()
+    devices: frozenset[int] = frozenset()
+    protocol: int = ROUTE_PROTOCOL
+
+    def owns(self, entry: Entry) -> bool:
+        if entry.device in self.devices:
+            return True
+        if not isinstance(entry, Route) or entry.protocol != self.protocol:
+            return False
+        return any(_inside(entry.destination, network) for network in self.networks)
+
+
+def _inside(subnet: IPNetwork, network: IPNetwork) -> bool:
+    return subnet.version == network.version and subnet.subnet_of(network)  # type: ignore[arg-type]  # same family
+
+
+class KernelError(FlanneldError):
+    """The kernel refused `what`; `errno` says why."""
+
+    def __init__(self, errno: int, what: object, why: str) -> None:
+        super().__init__(f"kernel refused {what}: {why}")
+        self.errno = errno
+        self.what = what
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanLink:
+    """A VXLAN device as flannel makes it (flannel.<VNI>, flannel-v6.<VNI>)."""
+
+    name: str
+    vni: int
+    local: IPAddress
+    """Outer source address."""
+    parent: int
+    """Index of the uplink."""
+    port: int
+    """Outer UDP destination port."""
+    mtu: int
+    mac: str
+    learning: bool = False
+    gbp: bool = False
+    """Group Based Policy extension (draft-smith-vxlan-group-policy)."""
+    addresses: tuple[IPInterface, ...] = ()
+    """All global addresses the device is to have; others are removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface as the kernel reports it."""
+
+    index: int
+    name: str
+    mtu: int
+    mac: str
+    up: bool = False
+    kind: str = ""
+    """rtnetlink's IFLA_INFO_KIND: vxlan, bridge, veth, tun; empty for hardware."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """Where the kernel would send a packet next (`ip route get`)."""
+
+    device: int
+    gateway: IPAddress | None
+    """None: the destination is on the link itself."""
+    local: bool = False
+    """The destination is this host."""
+
+
+class Kernel(Protocol):
+    """One network namespace's routes, neighbours, FDB and links. Calls are synchronous: netlink answers in the send."""
+
+    def entries(self, owner: Owner) -> frozenset[Entry]:
+        """Everything in the kernel that `owner` owns."""
+
+    def add(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
+        """Put entries in, displacing what holds their slot; adding what is present succeeds. Returns the refusals."""
+
+    def remove(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
+        """Take exactly these entries out; removing what is absent succeeds. Returns the refusals."""
+
+    def link(self, name: str) -> Link | None:
+        """The interface of that name, or None."""
+
+    def ensure_link(self, wanted: VxlanLink) -> Link:
+        """Bring the device to `wanted` and up: kept with its MAC when only MTU, learning or addresses differ, else made anew."""
+
+    def remove_link(self, name: str) -> None:
+        """Remove the device; nothing happens when there is none."""
+
+    def next_hop(self, address: IPAddress) -> NextHop:
+        """Look the address up in the routing table; raises KernelError (ENETUNREACH) when there is no route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one reconcile did."""
+
+    added: frozenset[Entry] = frozenset()
+    removed: frozenset[Entry] = frozenset()
+    refused: tuple[KernelError, ...] = field(default=())
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.added or self.removed)
+
+
+def reconcile(kernel: Kernel, owner: Owner, desired: Iterable[Entry]) -> Report:
+    """Bring the owner's part of the kernel to `desired`; a second call with the same set does nothing.
+
+    A stale entry in the slot of a new one goes last, so that a peer which changed is never unreachable in between.
+    """
+    want = frozenset(desired)
+    have = kernel.entries(owner)
+    stale, missing = have - want, want - have
+    taken = {entry.slot for entry in missing}
+    # A neighbour's slot holds one entry, which the new one overwrites; routes and FDB entries can stand side by side in theirs.
+    displaced = frozenset(entry for entry in stale if entry.slot in taken)
+    beside = frozenset(entry for entry in displaced if not isinstance(entry, Neighbour))
+    refused = kernel.remove(stale - displaced) + kernel.add(in_dependency_order(missing)) + kernel.remove(beside)
+    failed = {error.what for error in refused}
+    return Report(missing - failed, stale - failed, refused)
+
+
+def in_dependency_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Neighbours, then FDB, then routes: the first packet a route lets through already finds its next hop."""
+    rank = {Neighbour: 0, FdbEntry: 1, Route: 2}
+    return sorted(entries, key=lambda entry: rank[type(entry)])

@@ -1,0 +1,127 @@
+"""One host's claim on a pod subnet, as values and pure choices; must not know stores, kernels, sockets or clocks.
+
+The field names are flannel's (`PublicIP`, `BackendType`, `BackendData`); the bytes they take in etcd are `stores.codec`'s business.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Literal, TypeAlias
+
+from flanneld import FlanneldError
+
+Family: TypeAlias = Literal[4, 6]
+IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+Subnets: TypeAlias = tuple[IPNetwork, ...]
+"""The subnets of one lease: one per address family of the network, IPv4 first. It is the lease's identity."""
+
+FAMILIES: tuple[Family, Family] = (4, 6)
+
+
+class SubnetsExhausted(FlanneldError):
+    """No free subnet is left in the pool; another host must give one back first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAttrs:
+    """All that a peer needs to reach the host: nothing here changes while the backend stays attached."""
+
+    public_ips: tuple[IPAddress, ...]
+    """The addresses peers send to: at most one per family, IPv4 first."""
+    backend_type: str = ""
+    """flannel's `BackendType`; empty for udp and alloc, which publish none."""
+    backend_data: tuple[tuple[Family, str], ...] = ()
+    """What the backend publishes per underlay family, as compact JSON text (`BackendData`, `BackendV6Data`)."""
+
+    def public_ip(self, family: Family) -> IPAddress | None:
+        return next((ip for ip in self.public_ips if ip.version == family), None)
+
+    def data(self, family: Family) -> str:
+        """The published JSON of that family, or "" when there is none."""
+        return dict(self.backend_data).get(family, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One host's claim on one subnet (per family)."""
+
+    subnets: Subnets
+    attrs: LeaseAttrs
+    expires_at: float | None = None
+    """Unix seconds by our clock at the time of reading, for people to read; None: never (a reservation)."""
+
+    def subnet(self, family: Family) -> IPNetwork | None:
+        return next((net for net in self.subnets if net.version == family), None)
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.subnets))
+
+
+Leases: TypeAlias = Mapping[Subnets, Lease]
+"""Every lease of the network by its subnets: always the whole mapping, never a change of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Where one family's pod subnets come from: every `subnet_len` network from `first` to `last`, both included."""
+
+    network: IPNetwork
+    subnet_len: int
+    first: IPNetwork
+    last: IPNetwork
+
+    @property
+    def family(self) -> Family:
+        return 4 if self.network.version == 4 else 6
+
+    @property
+    def size(self) -> int:
+        """How many subnets there are."""
+        return (int(self.last.network_address) - int(self.first.network_address)) // self._step + 1
+
+    @property
+    def _step(self) -> int:
+        return 1 << (self.network.max_prefixlen - self.subnet_len)
+
+    def __contains__(self, subnet: IPNetwork) -> bool:
+        """True if this pool could have handed out `subnet`: right length, on a boundary, from first to last."""
+        if subnet.version != self.network.version or subnet.prefixlen != self.subnet_len:
+            return False
+        return int(self.first.network_address) <= int(subnet.network_address) <= int(self.last.network_address)
+
+    def __getitem__(self, index: int) -> IPNetwork:
+        address = type(self.first.network_address)(int(self.first.network_address) + index * self._step)
+        return ip_network((address, self.subnet_len))
+
+    def span(self, network: IPNetwork) -> tuple[int, int] | None:
+        """The first and last index that `network` overlaps, or None when it lies outside."""
+        if network.version != self.network.version:
+            return None
+        base = int(self.first.network_address)
+        low = (int(network.network_address) - base) // self._step
+        high = (int(network.broadcast_address) - base) // self._step
+        return None if high < 0 or low >= self.size else (max(low, 0), min(high, self.size - 1))
+
+
+def choose_subnet(pool: Pool, taken: Iterable[IPNetwork], seed: int) -> IPNetwork:
+    """The first free subnet of `pool` at or after place `seed` (modulo its size), going round once.
+
+    The same host brings the same seed, so its choice is stable, and hosts that start at one instant rarely meet.
+    Raises SubnetsExhausted when `taken` covers the pool.
+    """
+    spans = sorted(span for net in taken if (span := pool.span(net)) is not None)
+    starts = [low for low, _ in spans]
+    reach: list[int] = []  # reach[i]: the highest index that spans[:i + 1] cover
+    for _, high in spans:
+        reach.append(max(high, reach[-1]) if reach else high)
+    for place, end in ((seed % pool.size, pool.size), (0, seed % pool.size)):
+        while place < end:
+            before = bisect_right(starts, place) - 1
+            if before < 0 or reach[before] < place:
+                return pool[place]
+            place = reach[before] + 1
+    raise SubnetsExhausted(f"no free /{pool.subnet_len} left from {pool.first} to {pool.last}: all {pool.size} subnets are leased")

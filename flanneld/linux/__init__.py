@@ -1,0 +1,1 @@
+"""The kernel edge: the only place with network system calls."""

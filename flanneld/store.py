@@ -1,0 +1,113 @@
+"""Where leases live: the contract every store keeps, and the choice of a subnet they share; must not know any store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from flanneld import FlanneldError
+from flanneld.config import NetworkConfig
+from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, choose_subnet
+
+
+class StoreError(FlanneldError):
+    """The store cannot serve us and waiting will not change that: wrong certificate, wrong password, no permission."""
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer now; the same call may succeed later."""
+
+
+class NetworkNotConfigured(StoreUnavailable):
+    """Nobody has written the network config yet."""
+
+
+class LeaseLost(FlanneldError):
+    """The lease is gone or another host's; the caller must stop using the subnet."""
+
+
+class LeaseStore(Protocol):
+    """Claims are atomic and owner-checked. The owner of a lease is the host whose public IPs it carries."""
+
+    async def network(self) -> NetworkConfig:
+        """The network config; raises NetworkNotConfigured, ConfigError, StoreUnavailable."""
+
+    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, prefer: Subnets = ()) -> Lease:
+        """Claim subnets: our own lease if it still fits, else `prefer` if free, else free ones by `choose_subnet`.
+
+        A claim lost to another host at the same instant is tried again with the next choice, inside. Raises SubnetsExhausted,
+        StoreUnavailable. Repeating it returns the same lease.
+        """
+
+    async def renew(self, lease: Lease) -> Lease:
+        """Extend our claim and return it with its new expiry; raises LeaseLost unless it is still ours."""
+
+    async def release(self, lease: Lease) -> None:
+        """Give the claim up; nothing happens when it is not ours any more."""
+
+    def watch(self) -> AsyncIterator[Leases]:
+        """Yield the whole mapping at once and after each change. Never ends; compaction, reconnect, re-list stay inside.
+
+        Changes that come while the consumer is busy are coalesced: what is yielded is the latest.
+        """
+
+    async def close(self) -> None:
+        """Close connections; leases stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What `acquire` should write."""
+
+    subnets: Subnets
+    ours: Lease | None
+    """Our present lease on exactly these subnets, to be refreshed; None: nobody holds them, create."""
+    misfits: tuple[Lease, ...]
+    """Leases of ours that do not fit the network config any more, to be deleted."""
+
+
+def choose_claim(network: NetworkConfig, leases: Iterable[Lease], attrs: LeaseAttrs, prefer: Subnets, attempt: int = 0) -> Claim:
+    """Decide what to claim, in flannel's order: our lease, the last known subnets, free ones; raises SubnetsExhausted.
+
+    `attempt` moves the search on after a claim was lost to somebody whom the list did not show yet.
+    """
+    held = tuple(leases)
+    mine = [lease for lease in held if owns(attrs, lease)]
+    misfits = tuple(lease for lease in mine if not fits(network, lease.subnets))
+    fitting = [lease for lease in mine if fits(network, lease.subnets)]
+    if fitting:
+        chosen = next((lease for lease in fitting if lease.subnets == prefer), fitting[0])
+        return Claim(chosen.subnets, chosen, misfits)
+    taken = [subnet for lease in held if lease not in misfits for subnet in lease.subnets]
+    if fits(network, prefer) and not any(_overlap(prefer, (subnet,)) for subnet in taken) and attempt == 0:
+        return Claim(prefer, None, misfits)
+    subnets = tuple(choose_subnet(pool, taken, _seed(attrs, attempt)) for pool in network.pools)
+    return Claim(subnets, None, misfits)
+
+
+def owns(attrs: LeaseAttrs, lease: Lease) -> bool:
+    """True if the lease is the claim of the host with these attributes: same public IP in the first family both have.
+
+    Go flannel compares IPv4 only, so that IPv6-only hosts (all 0.0.0.0) would take each other's subnet.
+    """
+    for ip in attrs.public_ips:
+        theirs = next((other for other in lease.attrs.public_ips if other.version == ip.version), None)
+        if theirs is not None:
+            return theirs == ip
+    return False
+
+
+def fits(network: NetworkConfig, subnets: Subnets) -> bool:
+    """True if the network config could have handed out exactly these subnets."""
+    return len(subnets) == len(network.pools) and all(subnet in pool for subnet, pool in zip(subnets, network.pools, strict=True))
+
+
+def _overlap(ours: Subnets, others: Subnets) -> bool:
+    return any(a.version == b.version and a.overlaps(b) for a in ours for b in others)
+
+
+def _seed(attrs: LeaseAttrs, attempt: int) -> int:
+    text = f"{attempt} {' '.join(map(str, attrs.public_ips))}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,0 +1,1 @@
+"""Where leases live: one file per implementation of `store.LeaseStore`."""

@@ -1,0 +1,1 @@
+"""Bytes <-> values, sans-IO: nothing here opens a socket; standard library only."""

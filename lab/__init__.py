@@ -1,0 +1,1 @@
+"""Labs: many hosts on one machine, each a set of namespaces, joined as a topology file describes."""
