@@ -5,15 +5,15 @@ A backend is a plan, lease -> entries, around one `reconcile`. `hostgw/backend.p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from flanneld import FlanneldError
 from flanneld.config import ConfigError, NetworkConfig
-from flanneld.kernel import IPInterface, Kernel, Owner
+from flanneld.kernel import IPInterface, Kernel, KernelError, Owner, Report, Route
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs
 
 BACKENDS = {
@@ -45,6 +45,9 @@ class Uplink:
     def address(self, family: Family) -> IPInterface | None:
         return next((address for address in self.addresses if address.version == family), None)
 
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(map(str, self.addresses))})"
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -52,6 +55,11 @@ class Refusal:
 
     lease: Lease
     why: str
+    foreign: bool = False
+    """The peer is not for this method at all (a host not yet migrated, say): told, but no reason to be unready."""
+
+    def __str__(self) -> str:
+        return f"peer {self.lease} {self.why}"
 
 
 class Network(Protocol):
@@ -85,6 +93,9 @@ class Network(Protocol):
 class Backend(Protocol):
     """One method of reaching peers, configured."""
 
+    KEYS: ClassVar[frozenset[str]]
+    """The keys `parse` knows, in lower case; others are warned about."""
+
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
         """Read the `Backend` object of the network config, keys in lower case; raises ConfigError for a wrong value."""
@@ -102,3 +113,51 @@ def load_backend(network: NetworkConfig) -> Backend:
         raise ConfigError("Backend.Type", f"unknown backend type {network.backend_type!r}, expected one of {known}") from None
     backend: type[Backend] = getattr(import_module(module), name)
     return backend.parse(network.backend)
+
+
+def unknown_keys(network: NetworkConfig, backend: Backend) -> tuple[str, ...]:
+    """Warnings for keys of the `Backend` object that mean nothing to the backend."""
+    unknown = sorted(set(network.backend) - backend.KEYS)
+    return tuple(f"Backend.{key}: unknown key for backend type {network.backend_type}, ignored" for key in unknown)
+
+
+def speaking(peers: Iterable[Lease], backend_type: str) -> tuple[list[Lease], list[Refusal]]:
+    """Part the peers into those that published this backend type and those that did not."""
+    ours, others = [], []
+    for peer in peers:
+        if peer.attrs.backend_type == backend_type:
+            ours.append(peer)
+        else:
+            spoken = peer.attrs.backend_type or "udp or alloc"
+            others.append(Refusal(peer, f"speaks {spoken}, not {backend_type}", foreign=True))
+    return ours, others
+
+
+def on_link(uplink: Uplink, kernel: Kernel, address: IPAddress) -> bool:
+    """True if the uplink reaches the address without a router in between."""
+    own = uplink.address(4 if address.version == 4 else 6)
+    if own is not None and address in own.network:
+        return True  # no look-up each for the thousands of peers on one segment
+    try:
+        hop = kernel.next_hop(address)
+    except KernelError:
+        return False
+    return hop.device == uplink.index and hop.gateway is None and not hop.local
+
+
+def require_own_address(uplink: Uplink, backend_type: str) -> None:
+    """Raise BackendError behind a NAT: where peers send to must be the uplink's own address."""
+    for public in uplink.public_ips:
+        if public not in (address.ip for address in uplink.addresses):
+            raise BackendError(f"{backend_type}: public IP {public} is not an address of {uplink}; behind a NAT, use vxlan or udp")
+
+
+def refusals_of(report: Report, peers: Iterable[Lease]) -> tuple[Refusal, ...]:
+    """Name the peers whose routes the kernel refused; raises the first error that concerns no peer's route."""
+    by_subnet = {subnet: peer for peer in peers for subnet in peer.subnets}
+    refusals = []
+    for error in report.refused:
+        if not isinstance(error.what, Route) or error.what.destination not in by_subnet:
+            raise error
+        refusals.append(Refusal(by_subnet[error.what.destination], f"cannot be programmed: {error}"))
+    return tuple(refusals)

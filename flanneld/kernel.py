@@ -12,7 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import Protocol, TypeAlias
 
 from flanneld import FlanneldError
-from flanneld.lease import IPAddress, IPNetwork
+from flanneld.lease import IPAddress, IPNetwork, inside
 
 ROUTE_PROTOCOL = 84
 """Our number in `ip route`'s `proto` column, for routes to peers (unassigned in /etc/iproute2/rt_protos)."""
@@ -92,11 +92,7 @@ class Owner:
             return True
         if not isinstance(entry, Route) or entry.protocol != self.protocol:
             return False
-        return any(_inside(entry.destination, network) for network in self.networks)
-
-
-def _inside(subnet: IPNetwork, network: IPNetwork) -> bool:
-    return subnet.version == network.version and subnet.subnet_of(network)  # type: ignore[arg-type]  # same family
+        return any(inside(entry.destination, network) for network in self.networks)
 
 
 class KernelError(FlanneldError):
@@ -125,8 +121,8 @@ class VxlanLink:
     learning: bool = False
     gbp: bool = False
     """Group Based Policy extension (draft-smith-vxlan-group-policy)."""
-    addresses: tuple[IPInterface, ...] = ()
-    """All global addresses the device is to have; others are removed."""
+    addresses: tuple[IPInterface, ...] | None = None
+    """All global addresses the device is to have, others are removed; None: as they are (our subnet is not known yet)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,13 +52,24 @@ class Lease:
     subnets: Subnets
     attrs: LeaseAttrs
     expires_at: float | None = None
-    """Unix seconds by our clock at the time of reading, for people to read; None: never (a reservation)."""
+    """Unix seconds by our clock at the time of reading; None: never (a reservation), or not asked for (what `watch` yields)."""
 
     def subnet(self, family: Family) -> IPNetwork | None:
         return next((net for net in self.subnets if net.version == family), None)
 
     def __str__(self) -> str:
         return "+".join(map(str, self.subnets))
+
+
+def inside(subnet: IPNetwork, network: IPNetwork) -> bool:
+    """True if `subnet` is `network` or part of it; False across families."""
+    return subnet.version == network.version and subnet.subnet_of(network)  # type: ignore[arg-type]  # same family
+
+
+def overlap(ours: Iterable[IPNetwork], others: Iterable[IPNetwork]) -> bool:
+    """True if any of ours shares an address with any of the others."""
+    theirs = tuple(others)
+    return any(a.version == b.version and a.overlaps(b) for a in ours for b in theirs)
 
 
 Leases: TypeAlias = Mapping[Subnets, Lease]

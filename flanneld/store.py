@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from flanneld import FlanneldError
 from flanneld.config import NetworkConfig
-from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, choose_subnet
+from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, choose_subnet, overlap
 
 
 class StoreError(FlanneldError):
@@ -45,12 +45,16 @@ class LeaseStore(Protocol):
         """Extend our claim and return it with its new expiry; raises LeaseLost unless it is still ours."""
 
     async def release(self, lease: Lease) -> None:
-        """Give the claim up; nothing happens when it is not ours any more."""
+        """Give the claim up; nothing happens when it is not ours any more, or is a reservation: that is the administrator's."""
 
-    def watch(self) -> AsyncIterator[Leases]:
+    async def leases(self) -> Leases:
+        """The whole mapping, once, with every expiry."""
+
+    def watch(self) -> AsyncGenerator[Leases]:
         """Yield the whole mapping at once and after each change. Never ends; compaction, reconnect, re-list stay inside.
 
-        Changes that come while the consumer is busy are coalesced: what is yielded is the latest.
+        Changes that come while the consumer is busy are coalesced: what is yielded is the latest. Leases carry no expiry: it
+        changes without anybody being told.
         """
 
     async def close(self) -> None:
@@ -81,7 +85,7 @@ def choose_claim(network: NetworkConfig, leases: Iterable[Lease], attrs: LeaseAt
         chosen = next((lease for lease in fitting if lease.subnets == prefer), fitting[0])
         return Claim(chosen.subnets, chosen, misfits)
     taken = [subnet for lease in held if lease not in misfits for subnet in lease.subnets]
-    if fits(network, prefer) and not any(_overlap(prefer, (subnet,)) for subnet in taken) and attempt == 0:
+    if fits(network, prefer) and not overlap(prefer, taken) and attempt == 0:
         return Claim(prefer, None, misfits)
     subnets = tuple(choose_subnet(pool, taken, _seed(attrs, attempt)) for pool in network.pools)
     return Claim(subnets, None, misfits)
@@ -102,10 +106,6 @@ def owns(attrs: LeaseAttrs, lease: Lease) -> bool:
 def fits(network: NetworkConfig, subnets: Subnets) -> bool:
     """True if the network config could have handed out exactly these subnets."""
     return len(subnets) == len(network.pools) and all(subnet in pool for subnet, pool in zip(subnets, network.pools, strict=True))
-
-
-def _overlap(ours: Subnets, others: Subnets) -> bool:
-    return any(a.version == b.version and a.overlaps(b) for a in ours for b in others)
 
 
 def _seed(attrs: LeaseAttrs, attempt: int) -> int:

@@ -1,0 +1,204 @@
+"""vxlan: a peer's pod subnet is reached through a VXLAN device, with flannel's kernel objects exactly; must not know netlink.
+
+Per address family one device (flannel.<VNI>, flannel-v6.<VNI>) and per peer three entries: a route to the peer's VTEP address, the
+VTEP address's MAC (Neighbour), that MAC's host (FdbEntry). RFC 7348. Go flannel's peers publish and program the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface
+from typing import ClassVar, NewType, Self
+
+from flanneld.backend import BackendError, Network, Refusal, Uplink, on_link, refusals_of, speaking
+from flanneld.config import NetworkConfig, read_bool, read_int
+from flanneld.kernel import Entry, FdbEntry, Kernel, Link, Neighbour, Owner, Route, VxlanLink, reconcile
+from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs
+
+BACKEND_TYPE = "vxlan"
+DEFAULT_PORT = 8472
+"""The Linux kernel's own default, older than IANA's 4789; Go flannel leaves it to the kernel."""
+OVERHEAD: Mapping[Family, int] = {4: 50, 6: 70}
+"""Bytes of outer IP (20, 40), UDP (8), VXLAN (8) and inner Ethernet (14). Go flannel takes 50 for IPv6 too, and loses packets."""
+DEVICE_NAME: Mapping[Family, str] = {4: "flannel.{vni}", 6: "flannel-v6.{vni}"}
+
+Vni = NewType("Vni", int)
+
+
+@dataclass(frozen=True, slots=True)
+class Vtep:
+    """Where one family's frames for a peer go: what a lease's BackendData says."""
+
+    vni: Vni | None
+    """None: an old flannel, which did not publish it."""
+    mac: str
+
+    def render(self) -> str:
+        """The compact JSON that Go flannel publishes."""
+        return json.dumps({"VNI": self.vni, "VtepMAC": self.mac}, separators=(",", ":"))
+
+
+def parse_vtep(data: str) -> Vtep:
+    """Read a peer's BackendData; raises ValueError saying what is wrong with it."""
+    try:
+        fields = json.loads(data or "null")
+    except ValueError:
+        raise ValueError(f"published BackendData {data!r}, expected JSON") from None
+    found = {str(key).lower(): value for key, value in fields.items()} if isinstance(fields, dict) else {}
+    mac, vni = found.get("vtepmac"), found.get("vni")
+    if not isinstance(mac, str) or not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", mac):
+        raise ValueError(f"published VtepMAC {mac!r}, expected six octets as aa:bb:cc:dd:ee:ff")
+    return Vtep(Vni(vni) if isinstance(vni, int) else None, mac.lower())
+
+
+def vtep_mac(address: IPAddress, vni: Vni) -> str:
+    """A locally administered unicast MAC that is this host's for ever: a device made anew keeps what peers know."""
+    octets = bytearray(hashlib.sha256(f"vtep {address} {vni}".encode()).digest()[:6])
+    octets[0] = octets[0] & 0xFC | 0x02
+    return octets.hex(":")
+
+
+def plan(
+    peer: Lease, vni: Vni, devices: Mapping[Family, int], uplink: int, direct: Callable[[IPAddress], bool]
+) -> tuple[Entry, ...] | Refusal:
+    """What one peer needs: a plain route where `direct` says it is on the uplink's segment, else route, neighbour and FDB entry."""
+    entries: list[Entry] = []
+    for subnet in peer.subnets:
+        family: Family = 4 if subnet.version == 4 else 6
+        address = peer.attrs.public_ip(family)
+        if address is None:
+            return Refusal(peer, f"has the subnet {subnet} but no public IPv{family} address")
+        if direct(address):
+            entries.append(Route(subnet, uplink, address))
+            continue
+        try:
+            vtep = parse_vtep(peer.attrs.data(family))
+        except ValueError as error:
+            return Refusal(peer, str(error))
+        if vtep.vni not in (None, vni):
+            return Refusal(peer, f"is on VNI {vtep.vni}, ours is {vni}", foreign=True)
+        device, gateway = devices[family], subnet.network_address
+        entries += (
+            Neighbour(device, gateway, vtep.mac),
+            FdbEntry(device, vtep.mac, address),
+            Route(subnet, device, gateway, onlink=True),
+        )
+    return tuple(entries)
+
+
+@dataclass(frozen=True, slots=True)
+class VxlanBackend:
+    """flannel's vxlan settings."""
+
+    KEYS: ClassVar[frozenset[str]] = frozenset({"vni", "port", "mtu", "gbp", "learning", "directrouting"})
+
+    vni: Vni
+    port: int
+    mtu: int
+    """Of the underlay, in bytes, before the overhead comes off; 0: the uplink's own."""
+    gbp: bool
+    learning: bool
+    direct_routing: bool
+
+    @classmethod
+    def parse(cls, config: Mapping[str, object]) -> Self:
+        """Read flannel's keys: VNI, Port, MTU, GBP, Learning, DirectRouting."""
+        return cls(
+            vni=Vni(read_int(config, "VNI", 1, 1, (1 << 24) - 1)),
+            port=read_int(config, "Port", 0, 0, 65535) or DEFAULT_PORT,
+            mtu=read_int(config, "MTU", 0, 0, 65535),
+            gbp=read_bool(config, "GBP", default=False),
+            learning=read_bool(config, "Learning", default=False),
+            direct_routing=read_bool(config, "DirectRouting", default=False),
+        )
+
+    @asynccontextmanager
+    async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
+        """Make the devices, so that our lease can publish their MACs; they stay, unless no lease was ever got for them."""
+        wanted = {pool.family: self._device(uplink, kernel, pool.family) for pool in network.pools}
+        fresh = [link.name for link in wanted.values() if kernel.link(link.name) is None]
+        attached = VxlanNetwork(self, uplink, network, kernel, wanted)
+        try:
+            yield attached
+        finally:
+            if not attached.adopted:
+                for name in fresh:
+                    kernel.remove_link(name)
+
+    def _device(self, uplink: Uplink, kernel: Kernel, family: Family) -> VxlanLink:
+        name = DEVICE_NAME[family].format(vni=self.vni)
+        address = uplink.address(family)
+        if address is None:
+            raise BackendError(f"vxlan: {uplink} has no IPv{family} address to send from")
+        present = kernel.link(name)
+        mac = present.mac if present is not None and present.kind == "vxlan" else vtep_mac(address.ip, self.vni)
+        mtu = (self.mtu or uplink.mtu) - OVERHEAD[family]
+        return VxlanLink(name, self.vni, address.ip, uplink.index, self.port, mtu, mac, self.learning, self.gbp)
+
+
+class VxlanNetwork:
+    """Our devices and all peers' entries."""
+
+    def __init__(
+        self, backend: VxlanBackend, uplink: Uplink, network: NetworkConfig, kernel: Kernel, wanted: dict[Family, VxlanLink]
+    ) -> None:
+        self._backend = backend
+        self._uplink = uplink
+        self._pod_networks = tuple(pool.network for pool in network.pools)
+        self._kernel = kernel
+        self._wanted = wanted
+        self._devices: dict[Family, int] = {}
+        self.adopted = False
+        self._ensure_devices()
+
+    @property
+    def attrs(self) -> LeaseAttrs:
+        """Our public IPs and the VTEP of each family."""
+        data = tuple((family, Vtep(self._backend.vni, link.mac).render()) for family, link in self._wanted.items())
+        return LeaseAttrs(self._uplink.public_ips, BACKEND_TYPE, data)
+
+    @property
+    def mtu(self) -> int:
+        """The smallest of the devices': one pod interface carries every family."""
+        return min(link.mtu for link in self._wanted.values())
+
+    @property
+    def owner(self) -> Owner:
+        """Our routes in the pod networks (direct ones are on the uplink), and all that is on our devices."""
+        return Owner(self._pod_networks, frozenset(self._devices.values()))
+
+    async def adopt(self, own: Lease) -> None:
+        """Give each device its subnet's network address as a host address, as flannel does."""
+        for subnet in own.subnets:
+            family: Family = 4 if subnet.version == 4 else 6
+            address = ip_interface((subnet.network_address, subnet.max_prefixlen))
+            self._wanted[family] = replace(self._wanted[family], addresses=(address,))
+        self.adopted = True
+        self._ensure_devices()
+
+    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
+        """Bring devices and entries to exactly these peers; what a lost or flapped device took with it comes back too."""
+        self._ensure_devices()
+        ours, refused = speaking(peers, BACKEND_TYPE)
+        plans = [plan(peer, self._backend.vni, self._devices, self._uplink.index, self._direct) for peer in ours]
+        entries = [entry for planned in plans if not isinstance(planned, Refusal) for entry in planned]
+        report = reconcile(self._kernel, self.owner, entries)
+        refused += [planned for planned in plans if isinstance(planned, Refusal)]
+        return (*refused, *refusals_of(report, ours))
+
+    async def run(self) -> None:
+        """Nothing: the kernel forwards."""
+
+    def _direct(self, address: IPAddress) -> bool:
+        return self._backend.direct_routing and on_link(self._uplink, self._kernel, address)
+
+    def _ensure_devices(self) -> None:
+        for family, wanted in self._wanted.items():
+            link: Link = self._kernel.ensure_link(wanted)
+            self._devices[family] = link.index
+            self._wanted[family] = replace(wanted, mac=link.mac)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from dataclasses import replace
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flanneld.backend import Refusal
+from flanneld.backends.vxlan import Vni, VxlanBackend, parse_vtep, plan, vtep_mac
+from flanneld.config import ConfigError
+from flanneld.kernel import FdbEntry, KernelError, Link, Neighbour, Route, VxlanLink
+from flanneld.lease import FAMILIES, Family, Lease
+from memory_kernel import MemoryKernel
+from peers_of import lease, network, uplink
+from peers_of import vtep_mac as mac_of
+
+DEVICES: dict[Family, int] = {4: 10, 6: 11}
+VNI = Vni(1)
+
+
+def planned(peer: Lease, *, direct: bool = False) -> tuple[object, ...] | Refusal:
+    return plan(peer, VNI, DEVICES, 2, lambda _: direct)
+
+
+def test_a_peer_is_neighbour_fdb_and_onlink_route_per_family() -> None:
+    gateway = ip_network("10.244.7.0/24").network_address
+    gateway6 = ip_network("fd00:244:0:7::/64").network_address
+    assert planned(lease(7, families=FAMILIES)) == (
+        Neighbour(10, gateway, mac_of(7)),
+        FdbEntry(10, mac_of(7), ip_address("10.0.0.7")),
+        Route(ip_network("10.244.7.0/24"), 10, gateway, onlink=True),
+        Neighbour(11, gateway6, mac_of(7)),
+        FdbEntry(11, mac_of(7), ip_address("fd00:10::7")),
+        Route(ip_network("fd00:244:0:7::/64"), 11, gateway6, onlink=True),
+    )
+
+
+def test_a_peer_on_our_segment_is_a_plain_route_with_direct_routing() -> None:
+    assert planned(lease(7), direct=True) == (Route(ip_network("10.244.7.0/24"), 2, ip_address("10.0.0.7")),)
+
+
+@pytest.mark.parametrize("data", ["", "null", "[]", "{}", '{"VtepMAC": 5}', '{"VtepMAC": "0e:00"}', "not json"])
+def test_a_peer_with_garbage_for_backend_data_is_refused(data: str) -> None:
+    peer = lease(7)
+    refusal = planned(replace(peer, attrs=replace(peer.attrs, backend_data=((4, data),))))
+    assert isinstance(refusal, Refusal)
+    assert not refusal.foreign
+
+
+def test_a_peer_on_another_vni_is_not_ours() -> None:
+    peer = lease(7)
+    data = '{"VNI":2,"VtepMAC":"0e:00:00:00:00:07"}'
+    refusal = planned(replace(peer, attrs=replace(peer.attrs, backend_data=((4, data),))))
+    assert isinstance(refusal, Refusal)
+    assert refusal.foreign
+    assert "VNI 2" in refusal.why
+
+
+def test_an_old_flannel_that_publishes_no_vni_is_a_peer() -> None:
+    assert parse_vtep('{"VtepMAC":"0E:00:00:00:00:07"}').mac == "0e:00:00:00:00:07"
+
+
+@given(st.text())
+def test_any_backend_data_parses_or_raises_value_error(text: str) -> None:
+    with suppress(ValueError):
+        parse_vtep(text)
+
+
+@given(st.ip_addresses(), st.integers(1, (1 << 24) - 1))
+def test_our_mac_is_stable_unicast_and_locally_administered(address: object, vni: int) -> None:
+    mac = vtep_mac(address, Vni(vni))  # type: ignore[arg-type]  # hypothesis gives either kind of address
+    assert mac == vtep_mac(address, Vni(vni))  # type: ignore[arg-type]
+    assert int(mac[:2], 16) & 3 == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("VNI", 0), ("VNI", 1 << 24), ("VNI", "1"), ("Port", 65536), ("MTU", -1), ("Learning", "yes"), ("DirectRouting", 1)],
+)
+def test_a_wrong_setting_names_its_key_and_value(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^Backend\.{key}: .*{value}"):
+        VxlanBackend.parse({key.lower(): value})
+
+
+async def test_the_device_is_flannels_and_is_addressed_once_the_subnet_is_known() -> None:
+    kernel = MemoryKernel()
+    async with VxlanBackend.parse({}).attach(uplink(), network(), kernel) as attached:
+        mac = vtep_mac(ip_address("10.0.0.1"), VNI)
+        assert kernel.vxlan["flannel.1"] == VxlanLink("flannel.1", 1, ip_address("10.0.0.1"), 2, 8472, 1450, mac)
+        assert attached.attrs.data(4) == f'{{"VNI":1,"VtepMAC":"{mac}"}}'
+        await attached.adopt(lease(1))
+    assert kernel.vxlan["flannel.1"].addresses == (ip_interface("10.244.1.0/32"),)
+    assert "flannel.1" in kernel.links, "the data plane outlives the daemon"
+
+
+async def test_a_device_that_was_there_keeps_its_mac() -> None:
+    kernel = MemoryKernel()
+    kernel.vxlan["flannel.1"] = VxlanLink("flannel.1", 1, ip_address("10.0.0.1"), 2, 8472, 1450, "ee:ee:ee:ee:ee:ee")
+    kernel.links["flannel.1"] = Link(9, "flannel.1", 1450, "ee:ee:ee:ee:ee:ee", kind="vxlan")
+    async with VxlanBackend.parse({}).attach(uplink(), network(), kernel) as attached:
+        assert "ee:ee:ee:ee:ee:ee" in attached.attrs.data(4)
+
+
+async def test_a_device_without_a_lease_is_taken_back() -> None:
+    kernel = MemoryKernel()
+    async with VxlanBackend.parse({}).attach(uplink(FAMILIES), network(families=FAMILIES), kernel):
+        assert set(kernel.links) == {"flannel.1", "flannel-v6.1"}
+    assert kernel.links == {}
+
+
+async def test_the_pod_mtu_leaves_room_for_the_largest_overhead() -> None:
+    async with VxlanBackend.parse({"mtu": 9000}).attach(uplink(FAMILIES), network(families=FAMILIES), MemoryKernel()) as attached:
+        assert attached.mtu == 9000 - 70
+
+
+async def test_a_lost_device_comes_back_with_its_mac_and_all_entries() -> None:
+    kernel = MemoryKernel()
+    async with VxlanBackend.parse({}).attach(uplink(), network(), kernel) as attached:
+        await attached.adopt(lease(1))
+        await attached.apply([lease(7)])
+        before = kernel.links["flannel.1"]
+        kernel.remove_link("flannel.1")
+        await attached.apply([lease(7)])
+    after = kernel.links["flannel.1"]
+    assert after.index != before.index
+    assert after.mac == before.mac
+    assert len(kernel.present) == 3
+    assert {entry.device for entry in kernel.present} == {after.index}
+
+
+async def test_a_kernel_without_vxlan_is_named() -> None:
+    kernel = MemoryKernel()
+    kernel.refusals[VxlanLink] = errno.EOPNOTSUPP
+    with pytest.raises(KernelError, match=r"flannel\.1"):
+        async with VxlanBackend.parse({}).attach(uplink(), network(), kernel):
+            pass
