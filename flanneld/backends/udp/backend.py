@@ -1,0 +1,149 @@
+"""flannel's udp backend: a TUN device that takes the pod network, and a table of peers in user space (`proxy`).
+
+It carries IPv4 only. One UDP datagram is one bare IPv4 packet, without header or authentication, as flannel's. Unlike the other
+backends' its data path ends with the daemon: the TUN goes when the process does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
+from typing import ClassVar, Self
+
+from flanneld.backend import BackendError, Network, Refusal, Uplink
+from flanneld.backends.udp.forward import ENCAPSULATION_SIZE, Endpoint
+from flanneld.backends.udp.proxy import Proxy
+from flanneld.backends.udp.routes import PrefixTable
+from flanneld.backends.udp.sockets import open_icmp, open_underlay
+from flanneld.config import ConfigError, NetworkConfig, read_int
+from flanneld.kernel import Kernel, Owner, Route, reconcile
+from flanneld.lease import Lease, LeaseAttrs
+from flanneld.linux.links import adjust_link, disable_autoconf, link, present_link, set_addresses
+from flanneld.linux.netlink import Netlink
+from flanneld.linux.tun import TunDevice, open_tun
+from flanneld.log import Log
+
+DEFAULT_PORT = 8285
+DEVICE = "flannel%d"
+"""The first free number, as flannel asks for: flannel0 unless another daemon is there."""
+
+log = Log(__name__)
+
+
+def plan(peers: Collection[Lease], port: int) -> tuple[dict[IPv4Network, Endpoint], tuple[Refusal, ...]]:
+    """Which peer takes which subnet's packets, and the peers that cannot; like flannel's, it takes leases of any backend type."""
+    reachable: dict[IPv4Network, Endpoint] = {}
+    refused = []
+    for peer in peers:
+        subnet, address = peer.subnet(4), peer.attrs.public_ip(4)
+        if isinstance(subnet, IPv4Network) and address and not address.is_unspecified:
+            reachable[subnet] = (str(address), port)
+        else:
+            refused.append(Refusal(peer, "has no IPv4 subnet or no IPv4 address"))
+    return reachable, tuple(refused)
+
+
+@dataclass(frozen=True, slots=True)
+class UdpBackend:
+    """The method as configured."""
+
+    KEYS: ClassVar[frozenset[str]] = frozenset({"port"})
+
+    port: int = DEFAULT_PORT
+    """Ours, and every peer's: leases do not say."""
+
+    @classmethod
+    def parse(cls, config: Mapping[str, object]) -> Self:
+        """Read `Backend`: the `Port`."""
+        return cls(read_int(config, "Port", DEFAULT_PORT, 1, 65535))
+
+    @asynccontextmanager
+    async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
+        """Open the sockets and the TUN; all are gone when the context ends. Raises ConfigError, BackendError, KernelError."""
+        pool, address = network.pool(4), uplink.address(4)
+        if network.pool(6) or not pool or not isinstance(pool.network, IPv4Network):
+            raise ConfigError("Backend.Type", "udp carries IPv4 only, expected EnableIPv4 true and EnableIPv6 false")
+        if not isinstance(address, IPv4Interface):
+            raise BackendError(f"udp: interface {uplink.name} has no IPv4 address to send from")
+        with ExitStack() as stack:
+            underlay = stack.enter_context(open_underlay(address.ip, self.port))
+            icmp = stack.enter_context(open_icmp())
+            netlink = stack.enter_context(Netlink())
+            proxy = stack.enter_context(Proxy(underlay, icmp, _make_tun(netlink)))
+            device = Device(proxy, netlink, kernel, pool.network, uplink.mtu - ENCAPSULATION_SIZE)
+            yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device)
+
+
+class UdpNetwork:
+    """The table of peers, and the device that packets for them come from."""
+
+    def __init__(self, attrs: LeaseAttrs, port: int, device: Device) -> None:
+        self.attrs = attrs
+        self.mtu = device.mtu
+        self.proxy = device.proxy
+        self._port = port
+        self._device = device
+
+    @property
+    def owner(self) -> Owner:
+        return self._device.owner
+
+    async def adopt(self, own: Lease) -> None:
+        """Address the TUN with our subnet's first address."""
+        subnet = own.subnet(4)
+        if not isinstance(subnet, IPv4Network):
+            raise BackendError(f"udp: lease {own} has no IPv4 subnet")
+        self.proxy.address = subnet.network_address
+        self._device.restore()
+
+    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
+        """Send by a table of these peers from the next packet on."""
+        reachable, refused = plan(peers, self._port)
+        self.proxy.peers = PrefixTable(reachable)
+        self._device.restore()
+        return refused
+
+    async def run(self) -> None:
+        """Carry packets until cancelled; a TUN that somebody deletes is made again."""
+        with self.proxy.running():
+            while True:
+                await self.proxy.tun_lost.wait()
+                log.warning("tun device deleted, making it again", device=self.proxy.tun.name)
+                self._device.restore()
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The TUN as it should be: up, with the proxy's address as a /32, and the route to the pod network through it."""
+
+    proxy: Proxy
+    netlink: Netlink
+    kernel: Kernel
+    network: IPv4Network
+    mtu: int
+
+    @property
+    def owner(self) -> Owner:
+        """The TUN, and whatever another method left in the pod network: it would be the longer prefix."""
+        return Owner((self.network,), frozenset({self.proxy.tun.index}))
+
+    def restore(self) -> None:
+        """Bring device, address and route to what they should be; what is so already is left alone. Raises KernelError."""
+        found = link(self.netlink, self.proxy.tun.name)
+        if found is None or found.index != self.proxy.tun.index or self.proxy.tun_lost.is_set():
+            self.proxy.use(_make_tun(self.netlink))
+            found = present_link(self.netlink, self.proxy.tun.name)
+        adjust_link(self.netlink, found, mtu=self.mtu)
+        if self.proxy.address is None:
+            return
+        set_addresses(self.netlink, found.index, (IPv4Interface((self.proxy.address, 32)),))
+        for refused in reconcile(self.kernel, self.owner, {Route(self.network, found.index)}).refused:
+            raise refused
+
+
+def _make_tun(netlink: Netlink) -> TunDevice:
+    tun = open_tun(DEVICE)
+    disable_autoconf(netlink, tun.index)  # router solicitations would be the only IPv6 packets to come, all to be dropped
+    return tun

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
+
+import pytest
+
+from flanneld.backend import BackendError, Uplink
+from flanneld.backends.udp.backend import UdpBackend, plan
+from flanneld.config import ConfigError, parse_network
+from flanneld.lease import Lease, LeaseAttrs
+from memory_kernel import MemoryKernel
+
+
+def lease(subnet: str, *public_ips: str, backend_type: str = "") -> Lease:
+    return Lease((ip_network(subnet),), LeaseAttrs(tuple(map(ip_address, public_ips)), backend_type))
+
+
+@pytest.mark.parametrize("backend_type", ["", "udp", "vxlan", "something"])
+def test_a_peer_of_any_backend_type_is_a_row_of_the_table(backend_type: str) -> None:
+    peer = lease("10.5.2.0/24", "192.0.2.2", backend_type=backend_type)
+    assert plan([peer], 8285) == ({ip_network("10.5.2.0/24"): ("192.0.2.2", 8285)}, ())
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        lease("10.5.2.0/24"),
+        lease("10.5.2.0/24", "2001:db8::2"),
+        lease("fd00::/64", "192.0.2.2"),
+        lease("10.5.2.0/24", str(IPv4Address(0))),
+    ],
+)
+def test_a_peer_without_ipv4_is_refused_and_the_others_are_served(peer: Lease) -> None:
+    other = lease("10.5.3.0/24", "192.0.2.3")
+    reachable, refused = plan([peer, other], 8285)
+    assert list(reachable.values()) == [("192.0.2.3", 8285)]
+    assert [refusal.lease for refusal in refused] == [peer]
+
+
+def test_the_port_is_8285_unless_the_config_says_another() -> None:
+    assert UdpBackend.parse({}).port == 8285
+    assert UdpBackend.parse({"port": 9000}).port == 9000
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536, "8285", 8285.0, True])
+def test_a_port_that_cannot_be_is_an_error_naming_it(port: object) -> None:
+    with pytest.raises(ConfigError, match=r"Backend\.Port: .*(8285|-1|0|65536|true)"):
+        UdpBackend.parse({"port": port})
+
+
+UPLINK = Uplink("eth0", 2, 1500, (ip_interface("192.0.2.1/24"),), (ip_address("192.0.2.1"),))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}',
+        '{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}',
+    ],
+)
+async def test_a_network_with_ipv6_is_refused(config: str) -> None:
+    with pytest.raises(ConfigError, match="udp carries IPv4 only"):
+        async with UdpBackend().attach(UPLINK, parse_network(config), MemoryKernel()):
+            pass
+
+
+async def test_an_uplink_without_ipv4_is_refused_by_name() -> None:
+    uplink = Uplink("eth0", 2, 1500, (ip_interface("2001:db8::1/64"),), (ip_address("2001:db8::1"),))
+    with pytest.raises(BackendError, match="eth0 has no IPv4 address"):
+        async with UdpBackend().attach(uplink, parse_network('{"Network": "10.5.0.0/16"}'), MemoryKernel()):
+            pass
