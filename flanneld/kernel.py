@@ -48,6 +48,10 @@ class Route:
     def slot(self) -> object:
         return (Route, self.destination, self.metric)
 
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway is not None else ""
+        return f"{self.kind.name.lower()} route {self.destination}{via} on device {self.device}"
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
@@ -62,6 +66,9 @@ class Neighbour:
     def slot(self) -> object:
         return (Neighbour, self.device, self.address)
 
+    def __str__(self) -> str:
+        return f"neighbour {self.address} at {self.mac} on device {self.device}"
+
 
 @dataclass(frozen=True, slots=True)
 class FdbEntry:
@@ -74,6 +81,9 @@ class FdbEntry:
     @property
     def slot(self) -> object:
         return (FdbEntry, self.device, self.mac)
+
+    def __str__(self) -> str:
+        return f"fdb entry {self.mac} to {self.destination} on device {self.device}"
 
 
 Entry: TypeAlias = Route | Neighbour | FdbEntry

@@ -1,0 +1,23 @@
+"""Claims that only one process per network namespace can hold, without a file: abstract unix sockets (unix(7))."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flanneld import FlanneldError
+
+
+@contextmanager
+def hold(name: str, what: str) -> Iterator[None]:
+    """Hold `name`; raises FlanneldError naming `what` when another process does. The kernel lets go when we die, however we die."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as claim:
+        try:
+            claim.bind(f"\0flanneld {name}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise FlanneldError(f"another flanneld on this host already serves {what}") from None
+        yield
