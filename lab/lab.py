@@ -1,0 +1,138 @@
+"""A lab as a whole: brought up, found again, taken down; the Python door to it.
+
+with Lab.up(generate(hosts=3)) as lab:
+    lab.host("h1").pod("web").run(["ping", "-c1", str(lab.host("h2").pod("db").addresses[0].ip)])
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+from lab import LabError, daemon, etcd
+from lab.fabric import build_fabric, plug_in
+from lab.furnish import furnishing
+from lab.place import KINDS, Place, keep_namespaces
+from lab.pods import LabHost
+from lab.state import claim, directory_of, recall, release
+from lab.topology import Host, Topology
+
+
+class Lab:
+    """A lab that is up, or about to be."""
+
+    def __init__(self, name: str, directory: Path, topology: Topology) -> None:
+        self.name = name
+        self.topology = topology
+        self.directory = directory
+        self.etcd_url = etcd.etcd_url(topology)
+        self._children: list[subprocess.Popen[str]] = []
+        # What a user types in a lab finds the programs of this installation, and the lab's etcd.
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+        environment = {**os.environ, "PATH": path, "FLANNELD_ETCD_ENDPOINTS": self.etcd_url}
+        self.fabric, self.outside = (Place(place, (directory / place / "net",), environment) for place in ("fabric", "outside"))
+        self.hosts = tuple(
+            LabHost(host.name, tuple(directory / host.name / kind for kind in KINDS), environment, directory / host.name)
+            for host in topology.hosts
+        )
+
+    @classmethod
+    def up(
+        cls,
+        topology: Topology,
+        *,
+        name: str = "lab",
+        pods: int = 1,
+        start_daemons: bool = True,
+        program: Sequence[str] = daemon.PROGRAM,
+    ) -> Self:
+        """Bring a lab up: hosts, etcd with the network config; if `start_daemons`, flanneld ready on each host, and pods p1, p2...
+
+        `program` is what is started as flanneld. Raises LabError, FlanneldError; whatever is raised, nothing is left behind.
+        """
+        require_root()
+        lab = cls(name, claim(name, topology), topology)
+        try:
+            lab._build()
+            if start_daemons:
+                lab._populate(pods, program)
+        except BaseException:
+            lab.down()
+            raise
+        return lab
+
+    @classmethod
+    def open(cls, name: str = "lab") -> Self:
+        """Find a lab that is up; raises LabError when it is not."""
+        require_root()
+        return cls(name, directory_of(name), recall(name))
+
+    def down(self) -> None:
+        """End all that runs in the lab and take it away; may be repeated."""
+        release(self.name)
+        for child in self._children:
+            child.wait()
+        self._children.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    def host(self, name: str) -> LabHost:
+        """Raises LabError for a name that no host has."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise LabError(f"there is no host {name!r} in lab {self.name!r}, expected one of {', '.join(h.name for h in self.hosts)}")
+
+    def place(self, name: str) -> Place:
+        """A host, the fabric or the outside; raises LabError for another name."""
+        return {"fabric": self.fabric, "outside": self.outside}.get(name) or self.host(name)
+
+    def flanneld_log(self, host: LabHost) -> Path:
+        return host.directory / "flanneld.log"
+
+    def start_flanneld(self, host: LabHost, *flags: str, program: Sequence[str] = daemon.PROGRAM) -> subprocess.Popen[str]:
+        """Start flanneld on a host with the lab's usual flags and these, and return at once; `down` ends it and waits for it."""
+        child = daemon.start_flanneld(host, self.etcd_url, self.flanneld_log(host), program, flags)
+        self._children.append(child)
+        return child
+
+    def await_ready(self, host: LabHost, flanneld: subprocess.Popen[str]) -> None:
+        """Wait until that host's flanneld is ready; raises LabError with its last words."""
+        daemon.await_ready(host, flanneld, self.flanneld_log(host))
+
+    def _build(self) -> None:
+        build_fabric(self.topology, self.directory / "fabric/net", self.directory / "outside/net")
+        server = etcd.start_etcd(self.fabric, self.etcd_url, self.directory / "fabric")
+        self._children.append(server)
+        with ThreadPoolExecutor(max_workers=4) as threads:
+            list(threads.map(self._build_host, self.topology.hosts))
+        etcd.configure(self.fabric, server, self.topology.network, self.directory / "fabric/etcd.log")
+
+    def _build_host(self, host: Host) -> None:
+        directory = self.directory / host.name
+        directory.mkdir()
+        net, *_ = keep_namespaces(directory, furnishing(self.topology, host.name))
+        plug_in(self.topology, host, self.directory / "fabric/net", net)
+
+    def _populate(self, pods: int, program: Sequence[str]) -> None:
+        started = [(host, self.start_flanneld(host, program=program)) for host in self.hosts]
+        for host, flanneld in started:
+            self.await_ready(host, flanneld)
+        for host in self.hosts:
+            for number in range(1, pods + 1):
+                host.pod(f"p{number}")
+
+
+def require_root() -> None:
+    """Raises LabError for anyone else: namespaces and mounts are root's."""
+    if os.geteuid() != 0:
+        raise LabError(f"labs are root's to make and enter, not user {os.geteuid()}'s: use sudo")

@@ -1,0 +1,202 @@
+"""`tartan lab`: many hosts on this machine, as namespaces; words in, the `lab` package's calls, tables out."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from lab import LabError
+from lab.daemon import health
+from lab.lab import Lab, require_root
+from lab.place import Place
+from lab.state import lab_names, release
+from lab.topology import Topology, generate, read_topology
+
+if TYPE_CHECKING:
+    from rich.table import Table  # rich takes longer to load than most commands to run
+
+    from lab.ping import Echo
+
+F = TypeVar("F", bound=Callable[..., Any])
+SHELL = ("bash", "--noprofile", "--norc")
+"""A user's own start-up files would replace the prompt, which says where one is."""
+
+
+def named(command: F) -> F:
+    """Add --name, which every sub-command takes."""
+    return click.option("-n", "--name", default="lab", show_default=True, help="Which lab: labs side by side do not touch.")(
+        command
+    )
+
+
+@click.group()
+def lab() -> None:
+    """Many hosts on this machine: namespaces, joined as a topology file describes."""
+
+
+@lab.command()
+@named
+@click.option("--hosts", type=int, help="How many hosts: h1, h2...  [default: 3]")
+@click.option("--segments", type=int, help="How many L2 networks, with a router between.  [default: 1]")
+@click.option("--ipv6", is_flag=True, help="Dual stack.")
+@click.option("--backend", help="How pods reach other hosts: vxlan, host-gw, udp, alloc.  [default: vxlan]")
+@click.option("--topology", type=click.Path(path_type=Path), help="A TOML file that describes network, segments and hosts.")
+@click.option("--pods", type=click.IntRange(min=0), default=1, show_default=True, help="Pods on each host: p1, p2...")
+def up(
+    name: str, hosts: int | None, segments: int | None, ipv6: bool, backend: str | None, topology: Path | None, pods: int
+) -> None:
+    """Make the hosts, start etcd and flanneld on them, and wait until all are ready."""
+    require_root()
+    wanted = _topology(topology, hosts, segments, ipv6)
+    if backend is not None:
+        wanted = wanted.with_backend(backend)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    made = Lab.up(wanted, name=name, pods=pods)
+    _show(_hosts_table(made))
+    option = "" if name == "lab" else f" --name {name}"
+    click.echo(f"next: tartan lab ping{option} | tartan lab pod {made.hosts[0].name} sh{option} | tartan lab down{option}")
+
+
+def _topology(file: Path | None, hosts: int | None, segments: int | None, ipv6: bool) -> Topology:
+    if file is None:
+        return generate(3 if hosts is None else hosts, segments=1 if segments is None else segments, ipv6=ipv6)
+    for option, given in (("--hosts", hosts), ("--segments", segments), ("--ipv6", ipv6 or None)):
+        if given is not None:
+            raise click.UsageError(f"{option} and --topology exclude each other: {file} says it all")
+    return read_topology(file)
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    """As an exception, so that what is half-made is taken away."""
+    sys.exit(128 + number)
+
+
+@lab.command(name="exec")
+@named
+@click.argument("host")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def execute(name: str, host: str, command: tuple[str, ...]) -> None:
+    """Run a command on a host, or a shell; on `fabric` and `outside` too.
+
+    Put -- before the command if it has options.
+    """
+    _become(Lab.open(name).place(host), command, host)
+
+
+@lab.command()
+@named
+@click.option("-d", "--detach", is_flag=True, help="Run the command in the background; its output goes to a log.")
+@click.argument("host")
+@click.argument("pod")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def pod(name: str, detach: bool, host: str, pod: str, command: tuple[str, ...]) -> None:
+    """Run a command in a pod on a host, or a shell; the pod is made if there is none.
+
+    Put -- before the command if it has options.
+    """
+    on = Lab.open(name).host(host)
+    inside = on.pod(pod)
+    if not detach:
+        _become(inside, command, str(inside))
+    if not command:
+        raise click.UsageError("--detach needs a command")
+    log = on.directory / f"pod-{pod}.log"
+    try:
+        process = inside.start(command, log)
+    except OSError as error:
+        _cannot_run(str(inside), command, error)
+    addresses = " ".join(str(ip.ip) for ip in inside.addresses)
+    click.echo(f"{inside} {addresses}: process {process.pid}, output in {log}")
+
+
+@lab.command()
+@named
+def ping(name: str) -> None:
+    """Ping every pod from every pod; exit 1 if any does not answer."""
+    from lab.ping import ping_all
+
+    pods = [pod for host in Lab.open(name).hosts for pod in host.pods()]
+    if len(pods) < 2:
+        raise LabError(
+            f"lab {name!r} has {len(pods)} pods, expected two or more to ping each other; `tartan lab pod HOST NAME` makes one"
+        )
+    echoes = ping_all(pods)
+    _show(_ping_table(echoes))
+    failed = [echo for echo in echoes if echo.rtt_s is None]
+    for echo in failed:
+        click.echo(f"{echo.source} -> {echo.destination} {echo.ip.ip}: {echo.failure}")
+    sys.exit(1 if failed else 0)
+
+
+@lab.command()
+@named
+def status(name: str) -> None:
+    """Show a lab's hosts, their pod subnets, flanneld and pods."""
+    _show(_hosts_table(Lab.open(name)))
+
+
+@lab.command()
+@click.option("--all", "every", is_flag=True, help="Every lab of this machine.")
+@named
+def down(every: bool, name: str) -> None:
+    """End all that runs in a lab and take it away, however it was left; nothing else is touched."""
+    require_root()
+    if every and click.get_current_context().get_parameter_source("name") is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--all and --name exclude each other")
+    for one in lab_names() if every else [name]:
+        click.echo(f"lab {one!r} is {'down' if release(one) else 'not up'}")
+
+
+def _become(place: Place, command: Sequence[str], where: str) -> NoReturn:
+    try:
+        place.become(command or SHELL, {} if command else {"PS1": f"{where}:$PWD# "})
+    except OSError as error:
+        _cannot_run(where, command or SHELL, error)
+
+
+def _cannot_run(where: str, command: Sequence[str], error: OSError) -> NoReturn:
+    click.echo(f"tartan: {where}: cannot run {shlex.join(command)}: {error.strerror}", err=True)
+    sys.exit(127 if isinstance(error, FileNotFoundError) else 126)  # as a shell says it
+
+
+def _show(table: Table) -> None:
+    from rich import box
+    from rich.console import Console
+
+    table.box = box.SIMPLE
+    Console().print(table)
+
+
+def _hosts_table(lab: Lab) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"lab {lab.name}: etcd at {lab.etcd_url}", title_justify="left")
+    for heading in ("host", "address", "flanneld", "pod subnet", "pods"):
+        table.add_column(heading, overflow="fold")
+    for spec, host in zip(lab.topology.hosts, lab.hosts, strict=True):
+        env = host.subnet_env()
+        pods = "\n".join(f"{pod.name} {ip.ip}" for pod in host.pods() for ip in pod.addresses)
+        subnets = "\n".join(map(str, env.subnets)) if env else "none yet"
+        table.add_row(host.name, "\n".join(str(ip.ip) for ip in spec.addresses), health(host).value, subnets, pods)
+    return table
+
+
+def _ping_table(echoes: Sequence[Echo]) -> Table:
+    from rich.table import Table
+
+    cells: dict[tuple[str, str], list[str]] = {}
+    for echo in echoes:
+        text = "[red]failed[/red]" if echo.rtt_s is None else f"{echo.rtt_s * 1000:.2f} ms"
+        cells.setdefault((str(echo.source), str(echo.destination)), []).append(text)
+    names = list(dict.fromkeys(str(echo.source) for echo in echoes))
+    table = Table("from \\ to", *names)
+    for source in names:
+        table.add_row(source, *("\n".join(cells.get((source, name), ["-"])) for name in names))
+    return table

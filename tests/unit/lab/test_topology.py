@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab import LabError
+from lab.topology import DEFAULT_NETWORK, Topology, TopologyError, document, generate, parse_topology, read_topology
+
+EXAMPLES = Path(__file__).parents[3] / "lab/topologies"
+LAN = {"name": "lan", "subnet": "10.0.0.0/24"}
+
+
+def parsed(*hosts: dict[str, object], **others: object) -> Topology:
+    return parse_topology({"segment": [LAN], "host": list(hosts) or [{"name": "h1"}], **others})
+
+
+def test_what_is_left_out_has_defaults() -> None:
+    topology = parsed({"name": "h1"}, {"name": "h2"})
+    assert topology.network == DEFAULT_NETWORK
+    assert topology.segments[0].routers == (ip_interface("10.0.0.1/24"),)
+    assert [host.addresses for host in topology.hosts] == [(ip_interface("10.0.0.11/24"),), (ip_interface("10.0.0.12/24"),)]
+
+
+def test_the_network_config_goes_through_word_for_word_whatever_the_case_of_its_keys() -> None:
+    topology = parsed(network={"network": "10.5.0.0/16", "Backend": {"Type": "udp", "Port": 7000}})
+    assert topology.network == {"network": "10.5.0.0/16", "Backend": {"Type": "udp", "Port": 7000}, "EnableNFTables": True}
+
+
+def test_another_backend_replaces_the_files_whole() -> None:
+    topology = parsed(network={"backend": {"Type": "vxlan", "DirectRouting": True}}).with_backend("host-gw")
+    assert topology.network["Backend"] == {"Type": "host-gw"}
+    assert "backend" not in topology.network
+
+
+def test_a_dual_stack_segment_gives_hosts_an_address_that_reads_the_same_in_both_families() -> None:
+    host = generate(2, ipv6=True).hosts[1]
+    assert host.addresses == (ip_interface("10.0.0.12/24"), ip_interface("fd00:10::12/64"))
+
+
+def test_hosts_are_spread_in_order_over_segments() -> None:
+    assert [host.segment for host in generate(5, segments=2).hosts] == ["lan1", "lan1", "lan1", "lan2", "lan2"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+def test_the_examples_can_be_read(path: Path) -> None:
+    assert len(read_topology(path).hosts) == 3
+
+
+def test_the_plain_example_is_what_one_gets_without_a_file() -> None:
+    assert read_topology(EXAMPLES / "one-segment.toml") == generate(3)
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"hosts": []}, "hosts: unknown key, expected one of network, segment, host"),
+    "unknown host key": (
+        {"host": [{"name": "a", "adress": "x"}]},
+        "host[1].adress: unknown key, expected one of name, segment, address",
+    ),
+    "no host": ({"host": []}, "host: the list is empty"),
+    "no name": ({"host": [{}]}, "host[1].name: missing"),
+    "bad name": ({"host": [{"name": "H1"}]}, "host[1].name: 'H1' is not a name"),
+    "reserved name": ({"host": [{"name": "outside"}]}, "host[1].name: 'outside' is taken"),
+    "name twice": ({"host": [{"name": "lan"}]}, "name: 'lan' is used twice"),
+    "no such segment": ({"host": [{"name": "a", "segment": "x"}]}, "host[1].segment: there is no segment 'x', expected one of lan"),
+    "foreign address": (
+        {"host": [{"name": "a", "address": "10.9.0.1"}]},
+        "host[1].address: 10.9.0.1 is not a host's address in 10.0.0.0/24",
+    ),
+    "router's address": (
+        {"host": [{"name": "a", "address": "10.0.0.1"}]},
+        "host[1].address: 10.0.0.1 is already the address of the router",
+    ),
+    "address twice": (
+        {"host": [{"name": "a"}, {"name": "b", "address": "10.0.0.11"}]},
+        "host[2].address: 10.0.0.11 is already the address of a",
+    ),
+    "address6 without subnet6": ({"host": [{"name": "a", "address6": "fd00::9"}]}, "host[1].address6: unknown key"),
+    "no subnet": ({"segment": [{"name": "a", "subnet": "10.0.0.1/24"}]}, "segment[1].subnet: 10.0.0.1/24 has host bits set"),
+    "small subnet": ({"segment": [{"name": "a", "subnet": "10.0.0.0/30"}]}, "segment[1].subnet: 10.0.0.0/30 is too small"),
+    "no room": ({"segment": [{"name": "a", "subnet": "10.0.0.0/29"}]}, "host[1].address: missing, and 10.0.0.0/29 has no room"),
+    "mtu": ({"segment": [LAN | {"mtu": 100}]}, "segment[1].mtu: 100 is out of range, expected 576 to 65535"),
+    "mtu's type": ({"segment": [LAN | {"mtu": True}]}, "segment[1].mtu: True is not an integer"),
+    "overlap": (
+        {"segment": [LAN, {"name": "b", "subnet": "10.0.0.0/16"}]},
+        "segment: segment lan (10.0.0.0/24) overlaps segment b",
+    ),
+    "the outside": ({"segment": [{"name": "b", "subnet": "203.0.113.0/28"}]}, "overlaps the lab's outside"),
+    "not JSON": ({"network": {"x": float("inf")}}, "network: not JSON"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_an_error_names_key_value_and_what_was_expected(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TopologyError) as caught:
+        parse_topology({"segment": [LAN], "host": [{"name": "h1"}]} | change)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [(b"[host", "not TOML"), (b"\xff", "not TOML"), (b"a = 1", "segment: missing"), (None, "No such file")]
+)
+def test_an_error_in_a_file_names_the_file(tmp_path: Path, text: bytes | None, why: str) -> None:
+    path = tmp_path / "lab.toml"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(LabError, match=why) as caught:
+        read_topology(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_number_of_hosts_and_segments_has_bounds() -> None:
+    for hosts, segments in ((0, 1), (201, 1), (3, 0), (3, 4)):
+        with pytest.raises(TopologyError):
+            generate(hosts, segments=segments)
+
+
+@given(st.integers(1, 200), st.data(), st.booleans())
+def test_a_topology_survives_being_written_as_json_and_read(hosts: int, data: st.DataObject, ipv6: bool) -> None:
+    topology = generate(hosts, segments=data.draw(st.integers(1, min(hosts, 20))), ipv6=ipv6)
+    assert parse_topology(json.loads(json.dumps(document(topology)))) == topology
+
+
+WORDS = st.sampled_from(["lan", "h1", "10.0.0.0/24", "255.255.255.240/28", "fd00::/120", "::/0", "10.0.0.11", "fd00::5", "", "x/y"])
+VALUES = st.recursive(WORDS | st.integers() | st.booleans() | st.none(), lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+TABLES = st.dictionaries(
+    st.sampled_from(["name", "segment", "subnet", "subnet6", "address", "address6", "mtu", "y"]), WORDS | VALUES
+)
+
+
+@given(st.fixed_dictionaries({}, optional={"network": TABLES, "segment": st.lists(TABLES), "host": st.lists(TABLES) | VALUES}))
+def test_any_document_is_a_topology_or_a_topology_error(anything: dict[str, object]) -> None:
+    try:
+        topology = parse_topology(anything)
+    except TopologyError:
+        return
+    used = [ip.ip for host in topology.hosts for ip in host.addresses]
+    assert len(set(used)) == len(used)
+    assert ip_address("10.0.0.1") not in used
