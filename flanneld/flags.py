@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib.metadata import version
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, TypeVar
 
@@ -163,6 +162,8 @@ def parse_flags(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         sys.stderr.write(f"{usage() if isinstance(error, UndefinedFlag) else ''}flanneld: {error}\n")
         raise SystemExit(2) from None
     if options.version:
+        from importlib.metadata import version  # a tenth of the start, for this one line
+
         sys.stderr.write(f"tartan {version('tartan')}\n")
         raise SystemExit(0)
     return options

@@ -34,7 +34,16 @@ NFT_MSG_NEWTABLE, NFT_MSG_GETTABLE, NFT_MSG_DELTABLE = 0, 1, 2
 NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN, NFT_MSG_NEWRULE, NFT_MSG_DELRULE, NFT_MSG_GETGEN = 3, 5, 6, 8, 16
 NFTA_TABLE = 1
 """The table's name has this number in tables, chains and rules alike."""
-NFTA_TABLE_FLAGS, NFTA_CHAIN_NAME, NFTA_RULE_CHAIN = 2, 3, 2
+NFTA_CHAIN = {
+    NFT_MSG_NEWTABLE: 0,
+    NFT_MSG_DELTABLE: 0,
+    NFT_MSG_NEWCHAIN: 3,
+    NFT_MSG_DELCHAIN: 3,
+    NFT_MSG_NEWRULE: 2,
+    NFT_MSG_DELRULE: 2,
+}
+"""The chain's name has this number (NFTA_CHAIN_NAME, NFTA_RULE_CHAIN); tables have none."""
+NFTA_TABLE_FLAGS = 2
 NFT_CTX_OUTPUT_JSON = 1 << 4
 
 SETTLE_S = 0.1
@@ -81,9 +90,9 @@ class Nft:
         Never list all tables, nor one that has flags. In 1.0.6 the first reads every rule of the host, and both print a flag's
         name after freeing it.
         """
-        text = json.dumps({"nftables": commands}).encode()
+        request = json.dumps({"nftables": commands}).encode()
         with self._turn:
-            status = self._library.nft_run_cmd_from_buffer(self._context, text)
+            status = self._library.nft_run_cmd_from_buffer(self._context, request)
             output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
             errors: bytes = self._library.nft_ctx_get_error_buffer(self._context)
         if status != 0:
@@ -93,11 +102,10 @@ class Nft:
 
     def table_flags(self, family: Family, name: str) -> int | None:
         """NFT_TABLE_F_* of a table, None when there is none of that name; raises NftError."""
+        question = _request(NFT_MSG_GETTABLE, family, text(NFTA_TABLE, name))
         with self._turn:
             try:
-                table = self._netlink.get(
-                    f"the question for table {name}", _request(NFT_MSG_GETTABLE, family, text(NFTA_TABLE, name))
-                )
+                table = self._netlink.get(f"the question for table {name}", question)
             except KernelError as error:
                 if error.errno == errno.ENOENT:
                     return None
@@ -105,13 +113,13 @@ class Nft:
         return int.from_bytes(attributes(table.body, NFGENMSG_SIZE)[NFTA_TABLE_FLAGS], "big")
 
 
-def _request(kind: int, family: Family = 4, *attributes: bytes) -> Message:
-    return Message(NFNL_SUBSYS_NFTABLES << 8 | kind, bytes([NFPROTO[family], 0, 0, 0]) + b"".join(attributes))
+def _request(kind: int, family: Family = 4, *named: bytes) -> Message:
+    return Message(NFNL_SUBSYS_NFTABLES << 8 | kind, bytes([NFPROTO[family], 0, 0, 0]) + b"".join(named))
 
 
-def _reason(text: str) -> str:
-    """The words of the first error; libnftables puts a place before them, which is never ours to see in JSON."""
-    first = next(iter(text.splitlines()), "unknown error")
+def _reason(errors: str) -> str:
+    """The words of the first error, without the place before them, which in JSON says nothing."""
+    first = next(iter(errors.splitlines()), "unknown error")
     return first.partition("Error: ")[2] or first
 
 
@@ -121,15 +129,15 @@ def _load_library() -> ctypes.CDLL:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:
         raise NftMissing(f"{LIBRARY} is not installed (Debian package libnftables1)") from error
-    context, text = ctypes.c_void_p, ctypes.c_char_p
+    context, buffer = ctypes.c_void_p, ctypes.c_char_p
     library.nft_ctx_new.restype, library.nft_ctx_new.argtypes = context, [ctypes.c_uint32]
     library.nft_ctx_free.restype, library.nft_ctx_free.argtypes = None, [context]
     library.nft_ctx_output_set_flags.restype, library.nft_ctx_output_set_flags.argtypes = None, [context, ctypes.c_uint]
-    library.nft_run_cmd_from_buffer.argtypes = [context, text]
+    library.nft_run_cmd_from_buffer.argtypes = [context, buffer]
     for function in (library.nft_ctx_buffer_output, library.nft_ctx_buffer_error):
         function.argtypes = [context]
     for function in (library.nft_ctx_get_output_buffer, library.nft_ctx_get_error_buffer):
-        function.restype, function.argtypes = text, [context]
+        function.restype, function.argtypes = buffer, [context]
     return library
 
 
@@ -146,18 +154,15 @@ class NftChange:
 
 def decode_changes(notice: bytes) -> Iterator[NftChange]:
     """The changes to IPv4 and IPv6 tables in what one receive returned; sets, generations and other families are passed over."""
-    chain_name = {NFT_MSG_NEWCHAIN: NFTA_CHAIN_NAME, NFT_MSG_DELCHAIN: NFTA_CHAIN_NAME}
-    chain_name |= {NFT_MSG_NEWRULE: NFTA_RULE_CHAIN, NFT_MSG_DELRULE: NFTA_RULE_CHAIN}
     families = {number: family for family, number in NFPROTO.items()}
     for message in split_messages(notice):
         subsystem, kind = divmod(message.kind, 256)
         family = families.get(message.body[0]) if message.body else None
-        if subsystem != NFNL_SUBSYS_NFTABLES or family is None or kind not in {NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, *chain_name}:
+        if subsystem != NFNL_SUBSYS_NFTABLES or family is None or kind not in NFTA_CHAIN:
             continue
         named = attributes(message.body, NFGENMSG_SIZE)
-        chain = string(named.get(chain_name[kind])) if kind in chain_name else ""
-        gone = kind in {NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE}
-        yield NftChange(family, string(named.get(NFTA_TABLE)), chain, gone)
+        gone = kind in (NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE)
+        yield NftChange(family, string(named.get(NFTA_TABLE)), string(named.get(NFTA_CHAIN[kind])), gone)
 
 
 async def nft_changes(concerns_us: Callable[[NftChange], bool]) -> AsyncGenerator[None, None]:

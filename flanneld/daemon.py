@@ -1,0 +1,130 @@
+"""The composition root: builds the parts in order and ends them in order; knows everything, decides little.
+
+Order: locks, health, store, network config, uplink, attach, acquire, adopt, rules, subnet.env, peers; ready after that.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from flanneld import FlanneldError
+from flanneld.backend import Uplink, load_backend, unknown_keys
+from flanneld.config import ConfigError, NetworkConfig
+from flanneld.flags import Options
+from flanneld.health import Health, serve_health
+from flanneld.host import Host
+from flanneld.lease import Lease, LeaseAttrs, Subnets, SubnetsExhausted
+from flanneld.linux.kernel import LinuxKernel
+from flanneld.linux.lock import hold
+from flanneld.linux.netlink import Monitor, Netlink
+from flanneld.linux.uplink import find_uplink
+from flanneld.log import Log
+from flanneld.retry import Backoff, retry
+from flanneld.store import LeaseStore, NetworkNotConfigured, StoreError, StoreUnavailable
+from flanneld.stores.etcd import open_etcd_store
+from flanneld.subnet_env import SubnetEnvError, read
+
+log = Log(__name__)
+
+START_PATIENCE_S = 10.0
+"""For how long a store that has never answered is waited for: a wrong address must not look like a running daemon."""
+CAP_NET_ADMIN = 12
+"""linux/capability.h."""
+
+
+async def run(options: Options) -> None:
+    """Serve one network until cancelled; raises FlanneldError for what waiting cannot mend."""
+    require_net_admin()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold(f"subnet-file {options.subnet_file}", f"the subnet file {options.subnet_file}"))
+        stack.enter_context(hold(f"etcd-prefix {options.etcd_prefix}", f"the network at etcd prefix {options.etcd_prefix}"))
+        health = Health("network config", "lease", "rules", "subnet.env", "peers")
+        await stack.enter_async_context(serve_health(options.healthz_ip, options.healthz_port, health))
+        store = open_etcd_store(options)
+        stack.push_async_callback(store.close)
+        network = await first_network(store)
+        health.met("network config")
+        backend = load_backend(network)
+        for warning in (*network.warnings, *unknown_keys(network, backend)):
+            log.warning("network config", warning=warning)
+        netlink = stack.enter_context(Netlink())
+        uplink = find_uplink(netlink, options, [pool.family for pool in network.pools])
+        check_apart(network, uplink)
+        kernel = LinuxKernel(netlink)
+        # From here on nothing that happens in the kernel may be missed.
+        monitor = stack.enter_context(Monitor(ours={netlink.portid}))
+        attached = await stack.enter_async_context(backend.attach(uplink, network, kernel))
+        own = await first_lease(store, network, attached.attrs, previous_subnets(Path(options.subnet_file)))
+        health.met("lease")
+        await Host(options, network, own, uplink, attached, kernel, health).serve(store, monitor)
+
+
+def require_net_admin() -> None:
+    """Raise FlanneldError unless we may configure the network of this namespace."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    if not effective >> CAP_NET_ADMIN & 1:
+        raise FlanneldError(f"user id {os.geteuid()} may not configure the network, expected root or CAP_NET_ADMIN")
+
+
+async def first_network(store: LeaseStore) -> NetworkConfig:
+    """Wait for somebody to write the network config; raises ConfigError, or StoreError for a store that has never answered."""
+    give_up_at = time.monotonic() + START_PATIENCE_S
+    answered = False
+
+    async def ask() -> NetworkConfig:
+        nonlocal answered
+        try:
+            return await store.network()
+        except NetworkNotConfigured:
+            answered = True
+            raise
+        except StoreUnavailable as error:
+            if answered or time.monotonic() < give_up_at:
+                raise
+            raise StoreError(f"no answer in {START_PATIENCE_S:g} s: {error}") from error
+
+    return await retry(
+        ask,
+        StoreUnavailable,
+        Backoff(first_s=0.5, cap_s=2),
+        failed=lambda error: log.warning("waiting for network config", why=error),
+    )
+
+
+async def first_lease(store: LeaseStore, network: NetworkConfig, attrs: LeaseAttrs, prefer: Subnets) -> Lease:
+    """Wait for a subnet; an exhausted pool is a wait too, since other hosts leave."""
+
+    async def acquire() -> Lease:
+        return await store.acquire(network, attrs, prefer)
+
+    own = await retry(
+        acquire,
+        (SubnetsExhausted, StoreUnavailable),
+        Backoff(first_s=0.5, cap_s=15),
+        failed=lambda error: log.warning("waiting for a subnet", why=error),
+    )
+    log.info("lease acquired", subnet=own, backend=network.backend_type, public_ip=attrs.public_ips[0])
+    return own
+
+
+def previous_subnets(path: Path) -> Subnets:
+    """What we held when we last ran, by subnet.env; () when that says nothing."""
+    try:
+        env = read(path)
+    except SubnetEnvError as error:
+        log.warning("subnet.env ignored", why=error)
+        return ()
+    return env.subnets if env is not None else ()
+
+
+def check_apart(network: NetworkConfig, uplink: Uplink) -> None:
+    """Raise ConfigError when pods would have the addresses of the hosts' own network."""
+    for pool in network.pools:
+        for address in uplink.addresses:
+            if pool.network.version == address.version and pool.network.overlaps(address.network):
+                key = "Network" if pool.family == 4 else "IPv6Network"
+                raise ConfigError(key, f"{pool.network} overlaps the network of the uplink {uplink}, expected another range")

@@ -1,0 +1,133 @@
+"""A host that has its lease: everything that runs until the end, as one TaskGroup; must not know how the parts were opened."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from flanneld import masquerade, notify
+from flanneld.backend import Network, Uplink
+from flanneld.config import NetworkConfig
+from flanneld.firewall import clear_other, open_firewall
+from flanneld.flags import Options
+from flanneld.health import Health
+from flanneld.keeper import LeaseKeeper
+from flanneld.kernel import OWN_ROUTE_PROTOCOL, Kernel, Owner, Route, RouteKind, reconcile
+from flanneld.lease import Lease
+from flanneld.linux.events import AddressEvent, Event, LinkEvent, Overrun
+from flanneld.linux.netlink import Monitor
+from flanneld.log import Log
+from flanneld.masquerade import Policy
+from flanneld.peers import PeerLoop
+from flanneld.rules import RuleLoop
+from flanneld.store import LeaseStore
+from flanneld.subnet_env import SubnetEnv, write
+
+log = Log(__name__)
+
+BLACKHOLE_METRIC = 1 << 30
+"""Far behind the pod bridge's own route, which it must never displace."""
+SECONDS_PER_MINUTE = 60
+
+
+def instance_of(etcd_prefix: str) -> str:
+    """What tells our firewall chains from another network's on the same host; "", which is flannel's names, by default."""
+    if etcd_prefix == Options().etcd_prefix:
+        return ""
+    return hashlib.sha256(etcd_prefix.encode()).hexdigest()[:6]
+
+
+def concerns(news: Event, owner: Owner, uplink: int) -> bool:
+    """True if what is ours may not be as we left it; a busy host's other news costs nothing."""
+    match news:
+        case Overrun():
+            return True
+        case LinkEvent(link, _):
+            # A device that goes down takes its routes along without a word.
+            return link.index == uplink or link.index in owner.devices
+        case AddressEvent(index, _, _):
+            return index == uplink or index in owner.devices
+        case _:
+            return owner.owns(news.entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host of one pod network, from its lease on."""
+
+    options: Options
+    network: NetworkConfig
+    own: Lease
+    uplink: Uplink
+    attached: Network
+    kernel: Kernel
+    health: Health
+
+    async def serve(self, store: LeaseStore, monitor: Monitor) -> None:
+        """Make our subnet usable, then keep lease, peers and rules as they should be until cancelled; raises FlanneldError."""
+        await self.attached.adopt(self.own)
+        rules = await self._first_rules()
+        self.health.met("rules")
+        self._write_subnet_env()
+        self.health.met("subnet.env")
+        margin_s = self.options.subnet_lease_renew_margin * SECONDS_PER_MINUTE
+        keeper = LeaseKeeper(store, self.network, self.own, margin_s, time.time)
+        peers = PeerLoop(self.network, self.attached, self.own, self._peers_state)
+        async with asyncio.TaskGroup() as tasks:
+            for part in (keeper.run(), peers.run(), rules.run(), self.attached.run()):
+                tasks.create_task(part)
+            tasks.create_task(self._follow_store(store, keeper, peers))
+            tasks.create_task(self._follow_kernel(monitor, peers))
+
+    async def _first_rules(self) -> RuleLoop:
+        """Pods find rules and routes in place when subnet.env lets them start."""
+        options = self.options
+        policy = Policy(options.ip_masq, options.iptables_forward_rules, not options.ip_masq_fully_random_disable)
+        instance = instance_of(options.etcd_prefix)
+        firewall = open_firewall(self.network.enable_nftables, instance)
+        rule_sets = masquerade.plan((pool.network for pool in self.network.pools), self.own.subnets, policy)
+        await firewall.apply(rule_sets)
+        await clear_other(firewall, instance)
+        rules = RuleLoop(firewall, rule_sets, self._blackhole, options.iptables_resync)
+        self._blackhole()
+        return rules
+
+    def _blackhole(self) -> None:
+        """Keep what is for no pod of ours from following the default route out, if that is wanted."""
+        owner = Owner(tuple(pool.network for pool in self.network.pools), protocol=OWN_ROUTE_PROTOCOL)
+        routes = [
+            Route(subnet, kind=RouteKind.BLACKHOLE, protocol=OWN_ROUTE_PROTOCOL, metric=BLACKHOLE_METRIC)
+            for subnet in self.own.subnets
+            if self.options.ip_blackhole_route
+        ]
+        for refused in reconcile(self.kernel, owner, routes).refused:
+            raise refused
+
+    def _write_subnet_env(self) -> None:
+        networks = tuple(pool.network for pool in self.network.pools)
+        env = SubnetEnv(networks, self.own.subnets, self.attached.mtu, self.options.ip_masq)
+        write(Path(self.options.subnet_file), env)
+
+    def _peers_state(self, why: str) -> None:
+        """Ready means that peers are programmed; flannel says so before it has looked for any."""
+        if why:
+            self.health.unmet("peers", why)
+        elif self.health.met("peers") and not self.health.reasons:
+            log.info("ready", subnet=self.own, mtu=self.attached.mtu)
+            notify.ready()
+
+    async def _follow_store(self, store: LeaseStore, keeper: LeaseKeeper, peers: PeerLoop) -> None:
+        async with aclosing(store.watch()) as watch:
+            async for leases in watch:
+                keeper.leases(leases)
+                peers.leases(leases)
+
+    async def _follow_kernel(self, monitor: Monitor, peers: PeerLoop) -> None:
+        async for batch in monitor:
+            owner = self.attached.owner
+            if any(concerns(news, owner, self.uplink.index) for news in batch):
+                peers.disturbed()

@@ -1,0 +1,58 @@
+"""The control loop of the firewall: after a flush, a reload or a timer tick, bring our rules back; must not know any firewall."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+from flanneld import FlanneldError
+from flanneld.log import Log, Once
+from flanneld.masquerade import Firewall, RuleSet
+
+log = Log(__name__)
+
+
+class RuleLoop:
+    """Keeps one rule set in one firewall, and what else is to be looked at as often."""
+
+    def __init__(self, firewall: Firewall, rules: Sequence[RuleSet], also: Callable[[], None], resync_s: float) -> None:
+        self._firewall = firewall
+        self._rules = rules
+        self._also = also
+        """Synchronous and repeatable; raises FlanneldError."""
+        self._resync_s = resync_s
+        """The firewall tells of most changes, but iptables-legacy of none."""
+        self._touched = asyncio.Event()
+        self._said = Once(log)
+
+    async def run(self) -> None:
+        """Apply after every change and tick, for ever; a failure is said once and tried again at the next tick."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._apply_for_ever())
+
+    async def _listen(self) -> None:
+        async with aclosing(self._firewall.changes()) as changes:
+            async for _ in changes:
+                self._touched.set()
+
+    async def _apply_for_ever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._resync_s):
+                    await self._touched.wait()
+            except TimeoutError:
+                pass
+            self._touched.clear()
+            await self._apply()
+
+    async def _apply(self) -> None:
+        try:
+            if await self._firewall.apply(self._rules):
+                log.warning("rules restored")
+            self._also()
+        except FlanneldError as error:
+            self._said.warning("rules", "rules not programmed", why=error)
+        else:
+            self._said.over("rules")
