@@ -1,0 +1,253 @@
+"""Leases in etcd, where and as flannel keeps them, so that both can share one network; must not know gRPC (`flanneld.etcd` does).
+
+`<prefix>/config` is the network config. Each lease is a key under `<prefix>/subnets/` (`stores.codec`) that is attached to an etcd
+lease of 24 h; one that is attached to none is a reservation: its host uses it, and it never expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from functools import wraps
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar
+
+from flanneld.config import NetworkConfig, parse_network
+from flanneld.etcd import Change, Compacted, EtcdClient, EtcdError, EtcdUnavailable, KeyValue, Listing, TlsFiles
+from flanneld.flags import Options
+from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, overlap
+from flanneld.log import Log
+from flanneld.retry import Backoff
+from flanneld.store import LeaseLost, NetworkNotConfigured, StoreError, StoreUnavailable, choose_claim, owns
+from flanneld.stores.codec import BadLease, decode_lease, encode_attrs, encode_key
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LEASE_TTL_S = 86400
+"""As flannel's: a host may be away for a day and keep its subnet."""
+
+log = Log(__name__)
+
+
+def open_etcd_store(options: Options) -> EtcdLeaseStore:
+    """The store that the flags describe; nothing is connected yet. Raises StoreError for a bad endpoint or TLS file."""
+    tls = TlsFiles(options.etcd_cafile, options.etcd_certfile, options.etcd_keyfile)
+    try:
+        client = EtcdClient(options.etcd_endpoints, tls=tls, user=(options.etcd_username, options.etcd_password))
+    except EtcdError as error:
+        raise StoreError(str(error)) from error
+    return EtcdLeaseStore(client, options.etcd_prefix)
+
+
+def _in_store_terms(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    @wraps(call)
+    async def translated(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await call(*args, **kwargs)
+        except EtcdUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
+        except EtcdError as error:
+            raise StoreError(str(error)) from error
+
+    return translated
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease and the key it was read from."""
+
+    key: KeyValue
+    lease: Lease
+
+
+class LeaseReader:
+    """Turns keys into leases, and names each one with garbage in it once."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._named: set[str] = set()
+
+    def readable(self, keys: Iterable[KeyValue]) -> list[Held]:
+        """Those that are leases."""
+        read = [(key, self._read(key)) for key in keys]
+        return [Held(key, lease) for key, lease in read if isinstance(lease, Lease)]
+
+    def held(self, keys: Iterable[KeyValue]) -> dict[Subnets, Held]:
+        """Every subnet that has a key, be its value readable or not: nobody else can create that key."""
+        found: dict[Subnets, Held] = {}
+        for key in keys:
+            lease = self._read(key)
+            if isinstance(lease, Lease):
+                found[lease.subnets] = Held(key, lease)
+            elif lease.subnets:
+                found[lease.subnets] = Held(key, Lease(lease.subnets, LeaseAttrs(public_ips=())))
+        return found
+
+    def apply(self, leases: dict[str, Lease], changes: Iterable[Change]) -> None:
+        """Bring `leases`, by key, to what they are after the changes."""
+        for change in changes:
+            leases.pop(change.key, None)
+            if change.now is None:
+                self._named.discard(change.key)
+            else:
+                leases |= {held.key.key: held.lease for held in self.readable((change.now,))}
+
+    def _read(self, key: KeyValue) -> Lease | BadLease:
+        try:
+            lease = decode_lease(key.key.removeprefix(self._prefix), key.value)
+        except BadLease as error:
+            if key.key not in self._named:
+                log.warning("lease ignored", key=key.key, why=error)
+            self._named.add(key.key)
+            return error
+        self._named.discard(key.key)
+        return lease
+
+
+class EtcdLeaseStore:
+    """A LeaseStore on one etcd cluster, which it closes."""
+
+    def __init__(self, client: EtcdClient, prefix: str, now: Callable[[], float] = time.time) -> None:
+        """`prefix` is flannel's `-etcd-prefix`."""
+        self._client = client
+        self._config_key = f"{prefix.rstrip('/')}/config"
+        self._prefix = f"{prefix.rstrip('/')}/subnets/"
+        self._reader = LeaseReader(self._prefix)
+        self._now = now
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    @_in_store_terms
+    async def network(self) -> NetworkConfig:
+        found = await self._client.get(self._config_key)
+        if found is None:
+            raise NetworkNotConfigured(f"etcd has no network config: expected JSON under the key {self._config_key}")
+        return parse_network(found.value.decode(errors="replace"))
+
+    @_in_store_terms
+    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, prefer: Subnets = ()) -> Lease:
+        attempt = 0
+        # It ends: a claim is lost only when somebody else's has just succeeded.
+        while True:
+            held = self._reader.held((await self._client.get_prefix(self._prefix)).keys)
+            claim = choose_claim(network, [one.lease for one in held.values()], attrs, prefer, attempt)
+            for misfit in claim.misfits:
+                await self._drop(held[misfit.subnets])
+            if claim.ours is not None:
+                lease = await self._refresh(held[claim.subnets], attrs)
+            else:
+                lease = await self._create(claim.subnets, attrs)
+                attempt += 1
+            if lease is not None:
+                return lease
+
+    @_in_store_terms
+    async def renew(self, lease: Lease) -> Lease:
+        while True:
+            held = await self._find(lease)
+            if not held.key.lease:
+                return replace(lease, expires_at=None)
+            asked_at = self._now()
+            ttl_s = await self._client.keep_alive(held.key.lease)
+            if ttl_s == 0:
+                raise LeaseLost(f"lease {lease} has expired")
+            # Keeping an etcd lease alive proves nothing about the key: another host may have written it meanwhile.
+            if (await self._find(lease)).key.lease == held.key.lease:
+                return replace(lease, expires_at=asked_at + ttl_s)
+
+    @_in_store_terms
+    async def release(self, lease: Lease) -> None:
+        released = False
+        while not released:
+            try:
+                released = await self._drop(await self._find(lease))
+            except LeaseLost:
+                return
+
+    @_in_store_terms
+    async def leases(self) -> Leases:
+        held = self._reader.readable((await self._client.get_prefix(self._prefix)).keys)
+        attached = {one.key.lease for one in held if one.key.lease}
+        asked_at = self._now()
+        left_s = await asyncio.gather(*map(self._client.time_to_live, attached))
+        expiries = {etcd_lease: asked_at + seconds for etcd_lease, seconds in zip(attached, left_s, strict=True)}
+        return {one.lease.subnets: replace(one.lease, expires_at=expiries.get(one.key.lease)) for one in held}
+
+    async def watch(self) -> AsyncGenerator[Leases, None]:
+        """No request per lease, at the start or for an event; an error of any kind is waited out, as our own lease outlives it."""
+        shown: Leases | None = None
+        reachable = True
+        backoff = Backoff(first_s=0.1, cap_s=5)
+        while True:
+            try:
+                listing = await self._client.get_prefix(self._prefix)
+                leases = {held.key.key: held.lease for held in self._reader.readable(listing.keys)}
+                async with self._client.watch(self._prefix, listing.revision + 1) as watch:
+                    if not reachable:
+                        log.info("store is back")
+                    reachable = True
+                    while True:
+                        present = MappingProxyType({lease.subnets: lease for lease in leases.values()})
+                        if present != shown:
+                            shown = present
+                            yield present
+                        self._reader.apply(leases, await watch.changes())
+                        backoff.reset()
+            except Compacted:
+                pass  # we were too slow; the next list has everything
+            except EtcdError as error:
+                if reachable:
+                    log.warning("store is unreachable", why=error)
+                reachable = False
+            await asyncio.sleep(backoff.next())
+
+    async def _find(self, lease: Lease) -> Held:
+        """The lease as it is now; raises LeaseLost unless it is still the same host's."""
+        held = self._reader.held((await self._client.get_prefix(self._prefix)).keys).get(lease.subnets)
+        if held is None:
+            raise LeaseLost(f"lease {lease} is gone")
+        if not owns(lease.attrs, held.lease):
+            holder = "+".join(map(str, held.lease.attrs.public_ips)) or "nobody who can be named"
+            raise LeaseLost(f"lease {lease} is held by {holder}")
+        return held
+
+    async def _create(self, subnets: Subnets, attrs: LeaseAttrs) -> Lease | None:
+        """Claim subnets that looked free; None: somebody was faster."""
+        asked_at = self._now()
+        etcd_lease = await self._client.grant(LEASE_TTL_S)
+        key = self._prefix + encode_key(subnets)
+        listing = await self._client.create(key, encode_attrs(attrs), lease=etcd_lease, prefix=self._prefix)
+        if listing is not None and not self._overlaps_earlier(subnets, attrs, listing):
+            return Lease(subnets, attrs, asked_at + LEASE_TTL_S)
+        # With its key, if that was written.
+        await self._client.revoke(etcd_lease)
+        return None
+
+    def _overlaps_earlier(self, subnets: Subnets, attrs: LeaseAttrs, listing: Listing) -> bool:
+        """True if another host already held part of `subnets`, under another key: that of one family only, or of another length."""
+        others = (one.lease for one in self._reader.held(listing.keys).values() if not owns(attrs, one.lease))
+        return any(overlap(subnets, other.subnets) for other in others)
+
+    async def _refresh(self, held: Held, attrs: LeaseAttrs) -> Lease | None:
+        """Write our present attributes over our own lease; None: it has changed meanwhile. A reservation stays one."""
+        asked_at = self._now()
+        etcd_lease, ttl_s = await self._extend(held.key.lease) if held.key.lease else (0, None)
+        if not await self._client.replace(held.key, encode_attrs(attrs), lease=etcd_lease):
+            return None
+        return Lease(held.lease.subnets, attrs, None if ttl_s is None else asked_at + ttl_s)
+
+    async def _extend(self, etcd_lease: int) -> tuple[int, int]:
+        """The etcd lease with its time to live restored, or a new one in place of one that is gone or too short."""
+        ttl_s = await self._client.keep_alive(etcd_lease)
+        if ttl_s >= LEASE_TTL_S:
+            return etcd_lease, ttl_s
+        # The old one is left to lapse: revoking it could take somebody else's keys with it.
+        return await self._client.grant(LEASE_TTL_S), LEASE_TTL_S
+
+    async def _drop(self, held: Held) -> bool:
+        """Delete a lease of ours as it was read, unless it is a reservation; False: it has changed meanwhile."""
+        return not held.key.lease or await self._client.delete(held.key)
