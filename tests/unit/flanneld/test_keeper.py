@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
@@ -38,9 +39,10 @@ async def test_a_lease_that_vanished_is_claimed_again() -> None:
     cluster.remove(own.subnets)
     keeper.leases({})
     task = asyncio.create_task(keeper.run())
-    async with asyncio.timeout(10):
-        while not await store.leases():
-            await asyncio.sleep(0)
+    async with asyncio.timeout(10), aclosing(store.watch()) as watch:
+        async for leases in watch:
+            if leases:
+                break
     task.cancel()
     assert set(await store.leases()) == {own.subnets}
 
@@ -59,24 +61,27 @@ async def test_a_lease_that_another_host_holds_is_lost_and_nothing_else_is_taken
 
 
 class Away(MemoryLeaseStore):
-    """A store that is away for the first renewals."""
+    """A store that is away for the first two renewals."""
 
-    tries = 0
+    def __init__(self, cluster: MemoryCluster) -> None:
+        super().__init__(cluster, now=lambda: 0.0)
+        self.away = [StoreUnavailable("etcd is away"), StoreUnavailable("etcd is still away")]
+        self.renewed = asyncio.Event()
 
     async def renew(self, lease: Lease) -> Lease:
-        self.tries += 1
-        if self.tries < 3:
-            raise StoreUnavailable("etcd is away")
+        if self.away:
+            raise self.away.pop()
+        self.renewed.set()
         return await super().renew(lease)
 
 
 async def test_renewal_waits_for_the_store_to_come_back() -> None:
-    store = Away(MemoryCluster(CONFIG), now=lambda: 0.0)
+    store = Away(MemoryCluster(CONFIG))
     own = await store.acquire(network(), lease(1).attrs)
     keeper = keeper_of(replace(own, expires_at=0.0), store=store)
     task = asyncio.create_task(keeper.run())
     async with asyncio.timeout(10):
-        while keeper.renewal_in() == 1.0:
-            await asyncio.sleep(0.01)
+        await store.renewed.wait()
+        await asyncio.sleep(0)
     task.cancel()
-    assert store.tries == 3
+    assert keeper.renewal_in() == 12 * HOUR_S
