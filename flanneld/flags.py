@@ -1,6 +1,6 @@
 """flanneld's flags: one table, which is also the `Options` they become; must not know what is done with them.
 
-Names, defaults and FLANNELD_* variables are Go flannel's (anchors/flannel.md §1.1). On purpose not flannel's: an unknown flag, an
+Names, defaults and FLANNELD_* variables are Go flannel's (its main.go). On purpose not flannel's: an unknown flag, an
 argument that is no flag and a wrong variable are errors (exit 2); `--log-format` is ours.
 """
 

@@ -1,6 +1,6 @@
 """subnet.env, the file that tells CNI plugins and docker about this host's subnet; must not know who writes or reads it.
 
-The bytes are flannel's (anchors/flannel.md §1.7): variables in a fixed order, `FLANNEL_SUBNET` being the subnet's first address.
+The bytes are flannel's: variables in a fixed order, `FLANNEL_SUBNET` being the subnet's first address.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which interface peers reach this host by, in flannel's order (anchors/flannel.md §3.1); must not know what goes over it.
+"""Which interface peers reach this host by, in flannel's order (its pkg/ipmatch); must not know what goes over it.
 
 Each `--iface`, then each `--iface-regex`, then `--iface-can-reach`: the first that names an interface with an address of every
 family wanted. With none of them the interface that owns `--public-ip`, and without that the one of the default route.

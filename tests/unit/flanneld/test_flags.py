@@ -1,4 +1,4 @@
-"""flanneld's flags and variables (anchors/flannel.md §1.1, §1.2) in Go's syntax."""
+"""flanneld's flags and variables in Go's syntax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases as flannel keeps them: the bytes of anchors/flannel.md §1.6, and whatever else may lie under the prefix."""
+"""Leases as flannel keeps them: its bytes, and whatever else may lie under the prefix."""
 
 from __future__ import annotations
 

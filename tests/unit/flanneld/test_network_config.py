@@ -1,4 +1,4 @@
-"""flannel's network config: every default and every rule of anchors/flannel.md §1.3."""
+"""flannel's network config: every default and every rule."""
 
 from __future__ import annotations
 

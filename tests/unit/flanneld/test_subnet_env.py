@@ -1,4 +1,4 @@
-"""subnet.env, byte for byte flannel's (anchors/flannel.md §1.7)."""
+"""subnet.env, byte for byte flannel's."""
 
 from __future__ import annotations
 
