@@ -1,21 +1,26 @@
 """The composition root: builds the parts in order and ends them in order; knows everything, decides little.
 
-Order: locks, health, store, network config, uplink, attach, acquire, adopt, rules, subnet.env, peers; ready after that.
+Order: checks, locks, health, store, network config, uplink, firewall, attach, acquire, adopt, rules, subnet.env, peers; ready after
+that. What this host cannot do is found out before the lease is claimed, so that a wrong setting leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 from flanneld import FlanneldError
 from flanneld.backend import Uplink, load_backend, unknown_keys
 from flanneld.config import ConfigError, NetworkConfig
+from flanneld.firewall import open_firewall
 from flanneld.flags import Options
 from flanneld.health import Health, serve_health
-from flanneld.host import Host
+from flanneld.host import Host, instance_of
+from flanneld.kernel import OWN_ROUTE_PROTOCOL, ROUTE_PROTOCOL, Kernel, Owner, reconcile
 from flanneld.lease import Lease, LeaseAttrs, Subnets, SubnetsExhausted
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.lock import hold
@@ -25,7 +30,7 @@ from flanneld.log import Log
 from flanneld.retry import Backoff, retry
 from flanneld.store import LeaseStore, NetworkNotConfigured, StoreError, StoreUnavailable
 from flanneld.stores.etcd import open_etcd_store
-from flanneld.subnet_env import SubnetEnvError, read
+from flanneld.subnet_env import SubnetEnv, SubnetEnvError, read
 
 log = Log(__name__)
 
@@ -38,9 +43,10 @@ CAP_NET_ADMIN = 12
 async def run(options: Options) -> None:
     """Serve one network until cancelled; raises FlanneldError for what waiting cannot mend."""
     require_net_admin()
+    subnet_file = Path(options.subnet_file)
+    require_writable(subnet_file)
     async with AsyncExitStack() as stack:
-        stack.enter_context(hold(f"subnet-file {options.subnet_file}", f"the subnet file {options.subnet_file}"))
-        stack.enter_context(hold(f"etcd-prefix {options.etcd_prefix}", f"the network at etcd prefix {options.etcd_prefix}"))
+        stack.enter_context(only_one(options))
         health = Health("network config", "lease", "rules", "subnet.env", "peers")
         await stack.enter_async_context(serve_health(options.healthz_ip, options.healthz_port, health))
         store = open_etcd_store(options)
@@ -53,13 +59,16 @@ async def run(options: Options) -> None:
         netlink = stack.enter_context(Netlink())
         uplink = find_uplink(netlink, options, [pool.family for pool in network.pools])
         check_apart(network, uplink)
+        firewall = open_firewall(network.enable_nftables, instance_of(options.etcd_prefix))
         kernel = LinuxKernel(netlink)
         # From here on nothing that happens in the kernel may be missed.
         monitor = stack.enter_context(Monitor(ours={netlink.portid}))
         attached = await stack.enter_async_context(backend.attach(uplink, network, kernel))
-        own = await first_lease(store, network, attached.attrs, previous_subnets(Path(options.subnet_file)))
+        former = former_env(subnet_file)
+        own = await first_lease(store, network, attached.attrs, former.subnets if former else ())
         health.met("lease")
-        await Host(options, network, own, uplink, attached, kernel, health).serve(store, monitor)
+        forget(kernel, former, network)
+        await Host(options, network, own, uplink, attached, kernel, firewall, health).serve(store, monitor)
 
 
 def require_net_admin() -> None:
@@ -68,6 +77,29 @@ def require_net_admin() -> None:
     effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
     if not effective >> CAP_NET_ADMIN & 1:
         raise FlanneldError(f"user id {os.geteuid()} may not configure the network, expected root or CAP_NET_ADMIN")
+
+
+def require_writable(path: Path) -> None:
+    """Raise ConfigError unless the file can be written, with what is missing of its directory; nothing is made yet."""
+    if path.is_dir():
+        raise ConfigError("subnet-file", f"expected a file to write, got the directory {path}")
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ConfigError("subnet-file", f"cannot write {path}: {nearest}: {os.strerror(error.errno or 0).lower()}") from error
+
+
+@contextmanager
+def only_one(options: Options) -> Iterator[None]:
+    """Keep other daemons of this host off our subnet file and our network; raises FlanneldError when one has either."""
+    subnet_file, prefix = Path(options.subnet_file).resolve(), options.etcd_prefix.rstrip("/")
+    with (
+        hold(f"subnet-file {subnet_file}", f"the subnet file {subnet_file}"),
+        hold(f"etcd-prefix {prefix}", f"the network at etcd prefix {prefix}"),
+    ):
+        yield
 
 
 async def first_network(store: LeaseStore) -> NetworkConfig:
@@ -111,14 +143,20 @@ async def first_lease(store: LeaseStore, network: NetworkConfig, attrs: LeaseAtt
     return own
 
 
-def previous_subnets(path: Path) -> Subnets:
-    """What we held when we last ran, by subnet.env; () when that says nothing."""
+def former_env(path: Path) -> SubnetEnv | None:
+    """What we had when we last ran; None when the file does not say."""
     try:
-        env = read(path)
+        return read(path)
     except SubnetEnvError as error:
         log.warning("subnet.env ignored", why=error)
-        return ()
-    return env.subnets if env is not None else ()
+        return None
+
+
+def forget(kernel: Kernel, former: SubnetEnv | None, network: NetworkConfig) -> None:
+    """Remove our routes in pod networks that are not configured any more: from now on nobody looks there."""
+    gone = set(former.networks if former else ()) - {pool.network for pool in network.pools}
+    for protocol in (ROUTE_PROTOCOL, OWN_ROUTE_PROTOCOL):
+        reconcile(kernel, Owner(tuple(gone), protocol=protocol), ())
 
 
 def check_apart(network: NetworkConfig, uplink: Uplink) -> None:

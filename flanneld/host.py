@@ -9,19 +9,19 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from flanneld import masquerade, notify
+from flanneld import FlanneldError, masquerade, notify
 from flanneld.backend import Network, Uplink
 from flanneld.config import NetworkConfig
-from flanneld.firewall import clear_other, open_firewall
+from flanneld.firewall import clear_other
 from flanneld.flags import Options
 from flanneld.health import Health
 from flanneld.keeper import LeaseKeeper
 from flanneld.kernel import OWN_ROUTE_PROTOCOL, Kernel, Owner, Route, RouteKind, reconcile
-from flanneld.lease import Lease
-from flanneld.linux.events import AddressEvent, Event, LinkEvent, Overrun
+from flanneld.lease import Lease, inside
+from flanneld.linux.events import AddressEvent, Event, LinkEvent, Overrun, RouteEvent
 from flanneld.linux.netlink import Monitor
 from flanneld.log import Log
-from flanneld.masquerade import Policy
+from flanneld.masquerade import Firewall, Policy
 from flanneld.peers import PeerLoop
 from flanneld.rules import RuleLoop
 from flanneld.store import LeaseStore
@@ -34,25 +34,16 @@ BLACKHOLE_METRIC = 1 << 30
 SECONDS_PER_MINUTE = 60
 
 
+class UplinkLost(FlanneldError):
+    """The interface that peers reach us by has left this host."""
+
+
 def instance_of(etcd_prefix: str) -> str:
     """What tells our firewall chains from another network's on the same host; "", which is flannel's names, by default."""
-    if etcd_prefix == Options().etcd_prefix:
+    prefix = etcd_prefix.rstrip("/")
+    if prefix == Options().etcd_prefix:
         return ""
-    return hashlib.sha256(etcd_prefix.encode()).hexdigest()[:6]
-
-
-def concerns(news: Event, owner: Owner, uplink: int) -> bool:
-    """True if what is ours may not be as we left it; a busy host's other news costs nothing."""
-    match news:
-        case Overrun():
-            return True
-        case LinkEvent(link, _):
-            # A device that goes down takes its routes along without a word.
-            return link.index == uplink or link.index in owner.devices
-        case AddressEvent(index, _, _):
-            return index == uplink or index in owner.devices
-        case _:
-            return owner.owns(news.entry)
+    return hashlib.sha256(prefix.encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +56,7 @@ class Host:
     uplink: Uplink
     attached: Network
     kernel: Kernel
+    firewall: Firewall
     health: Health
 
     async def serve(self, store: LeaseStore, monitor: Monitor) -> None:
@@ -87,12 +79,10 @@ class Host:
         """Pods find rules and routes in place when subnet.env lets them start."""
         options = self.options
         policy = Policy(options.ip_masq, options.iptables_forward_rules, not options.ip_masq_fully_random_disable)
-        instance = instance_of(options.etcd_prefix)
-        firewall = open_firewall(self.network.enable_nftables, instance)
         rule_sets = masquerade.plan((pool.network for pool in self.network.pools), self.own.subnets, policy)
-        await firewall.apply(rule_sets)
-        await clear_other(firewall, instance)
-        rules = RuleLoop(firewall, rule_sets, self._blackhole, options.iptables_resync)
+        await self.firewall.apply(rule_sets)
+        await clear_other(self.firewall, instance_of(options.etcd_prefix))
+        rules = RuleLoop(self.firewall, rule_sets, self._blackhole, options.iptables_resync)
         self._blackhole()
         return rules
 
@@ -128,6 +118,32 @@ class Host:
 
     async def _follow_kernel(self, monitor: Monitor, peers: PeerLoop) -> None:
         async for batch in monitor:
-            owner = self.attached.owner
-            if any(concerns(news, owner, self.uplink.index) for news in batch):
+            if any(map(self.concerned_by, batch)):
+                self._require_uplink()
                 peers.disturbed()
+
+    def _require_uplink(self) -> None:
+        """Raise UplinkLost when the interface is gone: all that we published hangs on it, so only a new start can help."""
+        present = self.kernel.link(self.uplink.name)
+        if present is None or present.index != self.uplink.index:
+            raise UplinkLost(f"uplink {self.uplink} is gone, expected it to stay")
+
+    def concerned_by(self, news: Event) -> bool:
+        """True if what is ours may not be as we left it; a busy host's other news costs nothing."""
+        owner = self.attached.owner
+        match news:
+            case Overrun():
+                return True
+            case LinkEvent(link, _):
+                # A device that goes down takes its routes along without a word.
+                return link.index == self.uplink.index or link.index in owner.devices
+            case AddressEvent(index, _, _):
+                return index == self.uplink.index or index in owner.devices
+            case RouteEvent(route, _):
+                # So does a stranger's route that replaces one of ours. What is in our own subnet is about single pods.
+                ours = any(inside(route.destination, subnet) for subnet in self.own.subnets)
+                return owner.owns(route) or (
+                    not ours and any(inside(route.destination, pool.network) for pool in self.network.pools)
+                )
+            case _:
+                return owner.owns(news.entry)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from ipaddress import IPv4Address
 
 from flanneld import FlanneldError
 from flanneld.backend import Network, Refusal
 from flanneld.config import NetworkConfig
-from flanneld.lease import Lease, Leases, inside, overlap
+from flanneld.lease import IPAddress, Lease, Leases, inside, overlap
 from flanneld.log import Log, Once
 from flanneld.retry import Backoff
 from flanneld.store import owns
 
 log = Log(__name__)
+
+BROADCAST = IPv4Address("255.255.255.255")
 
 
 def eligible(network: NetworkConfig, own: Lease, leases: Leases) -> tuple[list[Lease], list[Refusal]]:
@@ -29,9 +32,17 @@ def eligible(network: NetworkConfig, own: Lease, leases: Leases) -> tuple[list[L
             refused.append(Refusal(lease, f"overlaps our own subnet {own}"))
         elif not all(any(inside(subnet, pool.network) for pool in network.pools) for subnet in lease.subnets):
             refused.append(Refusal(lease, "lies outside the pod network", foreign=True))
+        elif not all(map(is_one_host, lease.attrs.public_ips)):
+            given = " ".join(map(str, lease.attrs.public_ips))
+            refused.append(Refusal(lease, f"has the public IP {given}, expected one host's address", foreign=True))
         else:
             peers.append(lease)
     return peers, refused
+
+
+def is_one_host(address: IPAddress) -> bool:
+    """True if packets sent to the address can arrive at another host, and at one only."""
+    return not (address.is_multicast or address.is_unspecified or address.is_loopback or address == BROADCAST)
 
 
 class PeerLoop:

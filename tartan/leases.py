@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 import click
 
+from flanneld import log
 from flanneld.flags import Options, read_options
 from flanneld.goflags import UsageError
 from flanneld.lease import FAMILIES, Lease, Leases
@@ -30,6 +31,7 @@ def leases(as_json: bool, flags: tuple[str, ...]) -> None:
         options = read_options(flags, os.environ)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
+    log.set_up(options.log_format)  # for leases that cannot be read
     found = sorted(asyncio.run(_fetch(options)).values(), key=lambda lease: [int(net.network_address) for net in lease.subnets])
     if as_json:
         for lease in found:
@@ -77,5 +79,5 @@ def _show(found: Collection[Lease], now: float) -> None:
         data = "\n".join(data for family in FAMILIES if (data := lease.attrs.data(family)))
         subnets, ips = ("\n".join(map(str, values)) for values in (lease.subnets, lease.attrs.public_ips))
         table.add_row(subnets, ips, lease.attrs.backend_type or "udp, alloc", data, left(lease.expires_at, now))
-    Console().print(table)
+    Console(markup=False, emoji=False, highlight=False).print(table)  # what other hosts wrote is no markup of ours
     click.echo(f"{len(found)} leases")
