@@ -1,6 +1,6 @@
 """The plug point of data paths: what a backend is given, what it gives back, and the one table of them; must not know any of them.
 
-A backend is a plan, lease -> entries, around one `reconcile`. `hostgw/backend.py` is the smallest: read it first.
+A backend is a plan, lease -> entries, around `program`. `hostgw/backend.py` is the smallest: read it first.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, Self, TypeAlias
 
 from flanneld import FlanneldError
 from flanneld.config import ConfigError, NetworkConfig
-from flanneld.kernel import IPInterface, Kernel, KernelError, Owner, Report, Route
+from flanneld.kernel import Entry, IPInterface, Kernel, KernelError, Owner, reconcile
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs
 
 BACKENDS = {
@@ -56,10 +56,14 @@ class Refusal:
     lease: Lease
     why: str
     foreign: bool = False
-    """The peer is not for this method at all (a host not yet migrated, say): told, but no reason to be unready."""
+    """The peer is none for this method (not migrated yet, garbage in its lease): told, but no reason for us to be unready."""
 
     def __str__(self) -> str:
         return f"peer {self.lease} {self.why}"
+
+
+Plan: TypeAlias = tuple[Entry, ...] | Refusal
+"""What one peer needs in the kernel; or why nothing would help."""
 
 
 class Network(Protocol):
@@ -99,6 +103,9 @@ class Backend(Protocol):
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
         """Read the `Backend` object of the network config, keys in lower case; raises ConfigError for a wrong value."""
+
+    def devices(self, network: NetworkConfig) -> tuple[str, ...]:
+        """Names of the devices that `attach` will take for ours alone: no two daemons of a host may have one in common."""
 
     def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AbstractAsyncContextManager[Network]:
         """Open what the method needs, yield, close it; kernel state stays (the data plane outlives the daemon)."""
@@ -152,12 +159,26 @@ def require_own_address(uplink: Uplink, backend_type: str) -> None:
             raise BackendError(f"{backend_type}: public IP {public} is not an address of {uplink}; behind a NAT, use vxlan or udp")
 
 
-def refusals_of(report: Report, peers: Iterable[Lease]) -> tuple[Refusal, ...]:
-    """Name the peers whose routes the kernel refused; raises the first error that concerns no peer's route."""
-    by_subnet = {subnet: peer for peer in peers for subnet in peer.subnets}
-    refusals = []
-    for error in report.refused:
-        if not isinstance(error.what, Route) or error.what.destination not in by_subnet:
+def program(kernel: Kernel, owner: Owner, plans: Mapping[Lease, Plan]) -> tuple[Refusal, ...]:
+    """Bring the owner's part of the kernel to all plans; returns the peers that have none, or cannot have what theirs says.
+
+    Raises the first KernelError that concerns no peer: something stale stays.
+    """
+    refused: list[Refusal] = []
+    wanted: dict[Entry, Lease] = {}
+    claims: dict[object, Entry] = {}
+    for peer, planned in plans.items():
+        if isinstance(planned, Refusal):
+            refused.append(planned)
+        elif clash := next((entry for entry in planned if claims.get(entry.slot, entry) != entry), None):
+            # A cloned machine, or one that moved and left its old lease: the two would displace each other for ever.
+            held = claims[clash.slot]
+            refused.append(Refusal(peer, f"needs {clash}, where peer {wanted[held]} needs {held}"))
+        else:
+            wanted |= dict.fromkeys(planned, peer)
+            claims |= {entry.slot: entry for entry in planned}
+    for error in reconcile(kernel, owner, wanted).refused:
+        if error.what not in wanted:
             raise error
-        refusals.append(Refusal(by_subnet[error.what.destination], f"cannot be programmed: {error}"))
-    return tuple(refusals)
+        refused.append(Refusal(wanted[error.what], f"cannot be programmed: {error}"))
+    return tuple(refused)

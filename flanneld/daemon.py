@@ -43,8 +43,7 @@ CAP_NET_ADMIN = 12
 async def run(options: Options) -> None:
     """Serve one network until cancelled; raises FlanneldError for what waiting cannot mend."""
     require_net_admin()
-    subnet_file = Path(options.subnet_file)
-    require_writable(subnet_file)
+    require_writable(Path(options.subnet_file))
     async with AsyncExitStack() as stack:
         stack.enter_context(only_one(options))
         health = Health("network config", "lease", "rules", "subnet.env", "peers")
@@ -53,9 +52,15 @@ async def run(options: Options) -> None:
         stack.push_async_callback(store.close)
         network = await first_network(store)
         health.met("network config")
-        backend = load_backend(network)
-        for warning in (*network.warnings, *unknown_keys(network, backend)):
-            log.warning("network config", warning=warning)
+        await join(options, network, store, health)
+
+
+async def join(options: Options, network: NetworkConfig, store: LeaseStore, health: Health) -> None:
+    """Take this host into the network and keep it there; raises FlanneldError."""
+    backend = load_backend(network)
+    for warning in (*network.warnings, *unknown_keys(network, backend)):
+        log.warning("network config", warning=warning)
+    async with AsyncExitStack() as stack:
         netlink = stack.enter_context(Netlink())
         uplink = find_uplink(netlink, options, [pool.family for pool in network.pools])
         check_apart(network, uplink)
@@ -63,8 +68,10 @@ async def run(options: Options) -> None:
         kernel = LinuxKernel(netlink)
         # From here on nothing that happens in the kernel may be missed.
         monitor = stack.enter_context(Monitor(ours={netlink.portid}))
+        for device in backend.devices(network):
+            stack.enter_context(hold(f"device {device}", f"the device {device}, expected another VNI for each network"))
         attached = await stack.enter_async_context(backend.attach(uplink, network, kernel))
-        former = former_env(subnet_file)
+        former = former_env(Path(options.subnet_file))
         own = await first_lease(store, network, attached.attrs, former.subnets if former else ())
         health.met("lease")
         forget(kernel, former, network)

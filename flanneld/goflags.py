@@ -93,7 +93,10 @@ def _words(flags: Mapping[str, Flag], argv: Sequence[str]) -> Iterator[tuple[str
 
 def _set(given: dict[str, object], name: str, flag: Flag, text: str, source: str) -> None:
     try:
+        text.encode()  # bytes of argv that are no UTF-8 come as surrogates (PEP 383), which no etcd key and no log line can carry
         value = flag.read(text)
+    except UnicodeEncodeError:
+        raise UsageError(f"invalid value {text!r} for {source}: expected UTF-8") from None
     except ValueError as error:
         raise UsageError(f"invalid value {text!r} for {source}: {error}") from error
     if not flag.repeats:

@@ -175,7 +175,7 @@ class Kernel(Protocol):
         """The interface of that name, or None."""
 
     def ensure_link(self, wanted: VxlanLink) -> Link:
-        """Bring the device to `wanted` and up: kept with its MAC when only MTU, learning or addresses differ, else made anew."""
+        """Bring the device to `wanted` and up: changed when only MAC, MTU, learning or addresses differ, else made anew."""
 
     def remove_link(self, name: str) -> None:
         """Remove the device; nothing happens when there is none."""
@@ -209,7 +209,14 @@ def reconcile(kernel: Kernel, owner: Owner, desired: Iterable[Entry]) -> Report:
     # A neighbour's slot holds one entry, which the new one overwrites; routes and FDB entries can stand side by side in theirs.
     displaced = frozenset(entry for entry in stale if entry.slot in taken)
     beside = frozenset(entry for entry in displaced if not isinstance(entry, Neighbour))
-    refused = kernel.remove(stale - displaced) + kernel.add(in_dependency_order(missing)) + kernel.remove(beside)
+    cleared = kernel.remove(stale - displaced)
+    unfit = kernel.add(in_dependency_order(missing))
+    cleared += kernel.remove(beside)
+    if unfit and beside:
+        # IPv6 takes no next hop while the stale route in that very slot leads to it by another device.
+        blocked = {error.what for error in unfit}
+        unfit = kernel.add(entry for entry in in_dependency_order(missing) if entry in blocked)
+    refused = cleared + unfit
     failed = {error.what for error in refused}
     return Report(missing - failed, stale - failed, refused)
 

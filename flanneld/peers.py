@@ -87,13 +87,13 @@ class PeerLoop:
         """One round; returns after how many seconds to try again, None when all is done."""
         peers, refused = eligible(self._network, self._own, leases)
         try:
-            refused += await self._attached.apply(peers)
+            beyond = await self._attached.apply(peers)
         except FlanneldError as error:
             self._said.warning("peers", "peers not programmed", why=error)
             self._state(str(error))
             return self._backoff.next()
-        self._said.info("peers", "peers programmed", peers=len(peers), refused=len(refused))
-        unreachable = self._say_refused(refused)
+        unreachable = self._say_refused((*refused, *beyond))
+        self._said.info("peers", "peers programmed", peers=len(peers) - len(beyond), refused=len(refused) + len(beyond))
         if not unreachable or self._ready:
             # A newcomer that cannot be reached is its own fault and its own unreadiness; it must not take ready hosts down.
             self._ready = True

@@ -1,6 +1,6 @@
 """host-gw: a peer's pod subnet is routed to the peer itself, over a layer-2 segment that both share; must not know netlink.
 
-The whole backend contract in its smallest form: `plan` says what each peer needs, `reconcile` brings the kernel there.
+The whole backend contract in its smallest form: `plan` says what each peer needs, `program` brings the kernel there.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flanneld.backend import Network, Refusal, Uplink, on_link, refusals_of, require_own_address, speaking
+from flanneld.backend import Network, Refusal, Uplink, on_link, program, require_own_address, speaking
 from flanneld.config import NetworkConfig
-from flanneld.kernel import Kernel, Owner, Route, reconcile
+from flanneld.kernel import Kernel, Owner, Route
 from flanneld.lease import IPAddress, Lease, LeaseAttrs
 
 BACKEND_TYPE = "host-gw"
@@ -42,6 +42,10 @@ class HostGwBackend:
         """Read `Backend`: nothing is in it."""
         return cls()
 
+    def devices(self, network: NetworkConfig) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Nothing to open: the uplink is the device."""
@@ -65,11 +69,8 @@ class HostGwNetwork:
     async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
         """Route every peer's subnets to it."""
         ours, refused = speaking(peers, BACKEND_TYPE)
-        plans = [plan(peer, self._uplink, lambda address: on_link(self._uplink, self._kernel, address)) for peer in ours]
-        routes = [route for planned in plans if not isinstance(planned, Refusal) for route in planned]
-        report = reconcile(self._kernel, self.owner, routes)
-        refused += [planned for planned in plans if isinstance(planned, Refusal)]
-        return (*refused, *refusals_of(report, ours))
+        plans = {peer: plan(peer, self._uplink, lambda address: on_link(self._uplink, self._kernel, address)) for peer in ours}
+        return (*refused, *program(self._kernel, self.owner, plans))
 
     async def run(self) -> None:
         """Nothing: the kernel forwards."""

@@ -56,9 +56,9 @@ class MemoryKernel:
         if found is not None and (before is None or _identity(before) != _identity(wanted)):
             self.remove_link(wanted.name)
             found = None
-        index, mac = (next(self._indexes), wanted.mac) if found is None else (found.index, found.mac)
+        index = next(self._indexes) if found is None else found.index
         self.vxlan[wanted.name] = wanted
-        self.links[wanted.name] = Link(index, wanted.name, wanted.mtu, mac, up=True, kind="vxlan")
+        self.links[wanted.name] = Link(index, wanted.name, wanted.mtu, wanted.mac, up=True, kind="vxlan")
         return self.links[wanted.name]
 
     def remove_link(self, name: str) -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flanneld.backend import Network, Refusal, Uplink
+from flanneld.backend import Network, Refusal, Uplink, program
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Kernel, Owner
 from flanneld.lease import Lease, LeaseAttrs
@@ -24,26 +24,31 @@ class AllocBackend:
         """Read `Backend`: nothing is in it."""
         return cls()
 
+    def devices(self, network: NetworkConfig) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Nothing to open."""
-        yield AllocNetwork(uplink)
+        yield AllocNetwork(uplink, network, kernel)
 
 
 class AllocNetwork:
     """A lease without a data path."""
 
-    def __init__(self, uplink: Uplink) -> None:
+    def __init__(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> None:
         self.attrs = LeaseAttrs(uplink.public_ips)
         self.mtu = uplink.mtu
-        self.owner = Owner()
+        self.owner = Owner(tuple(pool.network for pool in network.pools))
+        self._kernel = kernel
 
     async def adopt(self, own: Lease) -> None:
         """Nothing to address."""
 
     async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
-        """Nothing to program: peers are reached by other means."""
-        return ()
+        """Take out what another method left; peers are reached by other means."""
+        return program(self._kernel, self.owner, {})
 
     async def run(self) -> None:
         """Nothing to run."""

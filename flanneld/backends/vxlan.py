@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import ClassVar, NewType, Self
 
-from flanneld.backend import BackendError, Network, Refusal, Uplink, on_link, refusals_of, speaking
-from flanneld.config import NetworkConfig, read_bool, read_int
-from flanneld.kernel import Entry, FdbEntry, Kernel, Link, Neighbour, Owner, Route, VxlanLink, reconcile
+from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, on_link, program, speaking
+from flanneld.config import ConfigError, NetworkConfig, read_bool, read_int
+from flanneld.kernel import Entry, FdbEntry, Kernel, Neighbour, Owner, Route, VxlanLink
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs
 
 BACKEND_TYPE = "vxlan"
@@ -25,6 +25,8 @@ DEFAULT_PORT = 8472
 """The Linux kernel's own default, older than IANA's 4789; Go flannel leaves it to the kernel."""
 OVERHEAD: Mapping[Family, int] = {4: 50, 6: 70}
 """Bytes of outer IP (20, 40), UDP (8), VXLAN (8) and inner Ethernet (14). Go flannel takes 50 for IPv6 too, and loses packets."""
+LEAST_MTU: Mapping[Family, int] = {4: 68, 6: 1280}
+"""Bytes that a link must carry (RFC 791 §3.2, RFC 8200 §5); with less Linux refuses the device, or takes IPv6 off it."""
 DEVICE_NAME: Mapping[Family, str] = {4: "flannel.{vni}", 6: "flannel-v6.{vni}"}
 
 Vni = NewType("Vni", int)
@@ -53,6 +55,8 @@ def parse_vtep(data: str) -> Vtep:
     mac, vni = found.get("vtepmac"), found.get("vni")
     if not isinstance(mac, str) or not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", mac):
         raise ValueError(f"published VtepMAC {mac!r}, expected six octets as aa:bb:cc:dd:ee:ff")
+    if int(mac[:2], 16) & 1 or not int(mac.replace(":", ""), 16):
+        raise ValueError(f"published VtepMAC {mac!r}, expected one host's, not a group's and not zero")
     return Vtep(Vni(vni) if isinstance(vni, int) else None, mac.lower())
 
 
@@ -63,9 +67,7 @@ def vtep_mac(address: IPAddress, vni: Vni) -> str:
     return octets.hex(":")
 
 
-def plan(
-    peer: Lease, vni: Vni, devices: Mapping[Family, int], uplink: int, direct: Callable[[IPAddress], bool]
-) -> tuple[Entry, ...] | Refusal:
+def plan(peer: Lease, vni: Vni, devices: Mapping[Family, int], uplink: int, direct: Callable[[IPAddress], bool]) -> Plan:
     """What one peer needs: a plain route where `direct` says it is on the uplink's segment, else route, neighbour and FDB entry."""
     entries: list[Entry] = []
     for subnet in peer.subnets:
@@ -79,7 +81,7 @@ def plan(
         try:
             vtep = parse_vtep(peer.attrs.data(family))
         except ValueError as error:
-            return Refusal(peer, str(error))
+            return Refusal(peer, str(error), foreign=True)
         if vtep.vni not in (None, vni):
             return Refusal(peer, f"is on VNI {vtep.vni}, ours is {vni}", foreign=True)
         device, gateway = devices[family], subnet.network_address
@@ -117,6 +119,10 @@ class VxlanBackend:
             direct_routing=read_bool(config, "DirectRouting", default=False),
         )
 
+    def devices(self, network: NetworkConfig) -> tuple[str, ...]:
+        """One per family, by flannel's names."""
+        return tuple(DEVICE_NAME[pool.family].format(vni=self.vni) for pool in network.pools)
+
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Make the devices, so that our lease can publish their MACs; they stay, unless no lease was ever got for them."""
@@ -124,6 +130,7 @@ class VxlanBackend:
         fresh = [link.name for link in wanted.values() if kernel.link(link.name) is None]
         attached = VxlanNetwork(self, uplink, network, kernel, wanted)
         try:
+            attached.ensure_devices()
             yield attached
         finally:
             if not attached.adopted:
@@ -137,8 +144,17 @@ class VxlanBackend:
             raise BackendError(f"vxlan: {uplink} has no IPv{family} address to send from")
         present = kernel.link(name)
         mac = present.mac if present is not None and present.kind == "vxlan" else vtep_mac(address.ip, self.vni)
-        mtu = (self.mtu or uplink.mtu) - OVERHEAD[family]
+        mtu = self._inner_mtu(uplink, family)
         return VxlanLink(name, self.vni, address.ip, uplink.index, self.port, mtu, mac, self.learning, self.gbp)
+
+    def _inner_mtu(self, uplink: Uplink, family: Family) -> int:
+        if self.mtu > uplink.mtu:
+            raise ConfigError("Backend.MTU", f"expected up to {uplink.mtu}, the MTU of {uplink}, got {self.mtu}")
+        underlay = self.mtu or uplink.mtu
+        least = LEAST_MTU[family] + OVERHEAD[family]
+        if underlay < least:
+            raise BackendError(f"vxlan: an underlay MTU of {underlay} is too small for IPv{family} pods, expected {least} or more")
+        return underlay - OVERHEAD[family]
 
 
 class VxlanNetwork:
@@ -154,7 +170,6 @@ class VxlanNetwork:
         self._wanted = wanted
         self._devices: dict[Family, int] = {}
         self.adopted = False
-        self._ensure_devices()
 
     @property
     def attrs(self) -> LeaseAttrs:
@@ -178,18 +193,15 @@ class VxlanNetwork:
             family: Family = 4 if subnet.version == 4 else 6
             address = ip_interface((subnet.network_address, subnet.max_prefixlen))
             self._wanted[family] = replace(self._wanted[family], addresses=(address,))
+        self.ensure_devices()
         self.adopted = True
-        self._ensure_devices()
 
     async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
         """Bring devices and entries to exactly these peers; what a lost or flapped device took with it comes back too."""
-        self._ensure_devices()
+        self.ensure_devices()
         ours, refused = speaking(peers, BACKEND_TYPE)
-        plans = [plan(peer, self._backend.vni, self._devices, self._uplink.index, self._direct) for peer in ours]
-        entries = [entry for planned in plans if not isinstance(planned, Refusal) for entry in planned]
-        report = reconcile(self._kernel, self.owner, entries)
-        refused += [planned for planned in plans if isinstance(planned, Refusal)]
-        return (*refused, *refusals_of(report, ours))
+        plans = {peer: plan(peer, self._backend.vni, self._devices, self._uplink.index, self._direct) for peer in ours}
+        return (*refused, *program(self._kernel, self.owner, plans))
 
     async def run(self) -> None:
         """Nothing: the kernel forwards."""
@@ -197,8 +209,6 @@ class VxlanNetwork:
     def _direct(self, address: IPAddress) -> bool:
         return self._backend.direct_routing and on_link(self._uplink, self._kernel, address)
 
-    def _ensure_devices(self) -> None:
-        for family, wanted in self._wanted.items():
-            link: Link = self._kernel.ensure_link(wanted)
-            self._devices[family] = link.index
-            self._wanted[family] = replace(wanted, mac=link.mac)
+    def ensure_devices(self) -> None:
+        """Bring each family's device to what it should be; raises KernelError."""
+        self._devices = {family: self._kernel.ensure_link(wanted).index for family, wanted in self._wanted.items()}

@@ -29,9 +29,9 @@ _IDENTITY = (
 
 
 def ensure_vxlan(nl: Netlink, wanted: VxlanLink) -> Link:
-    """Bring the device to `wanted` and up. One that differs in more than MTU, learning and addresses is made anew.
+    """Bring the device to `wanted` and up. One that differs in more than MAC, MTU, learning and addresses is made anew.
 
-    A device that stays keeps its MAC, which peers know. Raises KernelError: EEXIST when another device has the VNI and port,
+    Raises KernelError: EEXIST when another device has the VNI and port,
     EADDRINUSE when something else has the port, EOPNOTSUPP when the kernel has no vxlan.
     """
     found = links.get_link(nl, wanted.name)
@@ -53,7 +53,7 @@ def ensure_vxlan(nl: Netlink, wanted: VxlanLink) -> Link:
 def _bring_up(nl: Netlink, wanted: VxlanLink) -> Link:
     device = links.present_link(nl, wanted.name)
     try:
-        links.adjust_link(nl, device, mtu=wanted.mtu)
+        links.adjust_link(nl, device, mtu=wanted.mtu, mac=wanted.mac)
     except KernelError as error:
         if error.errno == errno.EADDRINUSE:
             raise KernelError(error.errno, f"vxlan device {wanted.name}", f"UDP port {wanted.port} is taken") from error

@@ -63,7 +63,9 @@ class World:
 
     def rules(self) -> str:
         """Everything in the host's firewall, with handles, which tell a kept rule from a replaced one."""
-        return self.run("nft", "-a", "list", "ruleset") + self.run("iptables-legacy-save") + self.run("ip6tables-legacy-save")
+        legacy = self.run("iptables-legacy-save") + self.run("ip6tables-legacy-save")
+        undated = "".join(line for line in legacy.splitlines(keepends=True) if not line.startswith("#"))
+        return self.run("nft", "-a", "list", "ruleset") + undated
 
     def wipe(self) -> None:
         """Leave the host without any rule."""

@@ -212,6 +212,16 @@ def test_a_second_daemon_in_the_place_of_the_first_is_refused(world: World, flag
     assert first.process.poll() is None
 
 
+def test_two_networks_cannot_share_a_device(world: World) -> None:
+    first = world.start("h1").ready()
+    world.configure({"Network": "10.245.0.0/16", "EnableNFTables": True, "Backend": {"Type": "vxlan"}}, "/second")
+    before = (everything(first.host), traces(first.host), world.etcd.keys())
+    assert second_daemon(world, "h1").fails() == (
+        "another flanneld on this host already serves the device flannel.1, expected another VNI for each network"
+    )
+    assert (everything(first.host), traces(first.host), world.etcd.keys()) == before
+
+
 def second_daemon(world: World, host: str) -> Flanneld:
     return world.start(host, "--etcd-prefix=/second", "--subnet-file=/run/second.env", "--healthz-port=0")
 

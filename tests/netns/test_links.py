@@ -126,11 +126,11 @@ def test_a_vxlan_device_is_made_as_flannel_makes_it(host: Host, name: str, local
     assert host.addresses(name) == {address}
 
 
-def test_a_vxlan_device_made_by_flannel_is_kept_with_its_mac(host: Host) -> None:
+def test_a_vxlan_device_made_by_flannel_is_changed_and_not_made_anew(host: Host) -> None:
     host.scratch.ip(f"link add flannel.1 address {NEW_MAC} type vxlan id 1 local {NODE.ip} dev eth0 dstport 8472 nolearning")
     before = links.present_link(host.netlink, "flannel.1")
     after = ensure_vxlan(host.netlink, host.vxlan(mtu=1300, learning=True))
-    assert (after.index, after.mac, after.mtu, after.up) == (before.index, NEW_MAC, 1300, True)
+    assert (after.index, after.mac, after.mtu, after.up) == (before.index, MAC, 1300, True)
     assert host.details("flannel.1")["linkinfo"]["info_data"]["learning"] is True
 
 

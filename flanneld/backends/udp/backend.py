@@ -59,6 +59,10 @@ class UdpBackend:
         """Read `Backend`: the `Port`."""
         return cls(read_int(config, "Port", DEFAULT_PORT, 1, 65535))
 
+    def devices(self, network: NetworkConfig) -> tuple[str, ...]:
+        """None by name: the TUN takes the first number that is free."""
+        return ()
+
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Open the sockets and the TUN; all are gone when the context ends. Raises ConfigError, BackendError, KernelError."""

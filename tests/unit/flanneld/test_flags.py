@@ -211,3 +211,8 @@ WORDS = st.one_of(
 def test_any_words_are_options_or_one_of_two_errors(argv: list[str], environ: dict[str, str]) -> None:
     with suppress(UsageError, HelpRequested):
         assert isinstance(read_options(argv, environ), Options)
+
+
+def test_a_value_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"invalid value '/\\udce9' for flag -etcd-prefix: expected UTF-8"):
+        read_options(["-etcd-prefix=/\udce9"], {})

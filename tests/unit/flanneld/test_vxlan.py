@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flanneld.backend import Refusal
+from flanneld.backend import BackendError, Refusal
 from flanneld.backends.vxlan import Vni, VxlanBackend, parse_vtep, plan, vtep_mac
 from flanneld.config import ConfigError
 from flanneld.kernel import FdbEntry, KernelError, Link, Neighbour, Route, VxlanLink
@@ -48,7 +48,13 @@ def test_a_peer_with_garbage_for_backend_data_is_refused(data: str) -> None:
     peer = lease(7)
     refusal = planned(replace(peer, attrs=replace(peer.attrs, backend_data=((4, data),))))
     assert isinstance(refusal, Refusal)
-    assert not refusal.foreign
+    assert refusal.foreign, "one host's bad lease must not keep all others unready"
+
+
+@pytest.mark.parametrize("mac", ["00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01"])
+def test_a_mac_that_is_no_single_hosts_is_refused(mac: str) -> None:
+    with pytest.raises(ValueError, match=f"published VtepMAC '{mac}', expected one host's"):
+        parse_vtep(f'{{"VNI":1,"VtepMAC":"{mac}"}}')
 
 
 def test_a_peer_on_another_vni_is_not_ours() -> None:
@@ -112,9 +118,26 @@ async def test_a_device_without_a_lease_is_taken_back() -> None:
     assert kernel.links == {}
 
 
-async def test_the_pod_mtu_leaves_room_for_the_largest_overhead() -> None:
-    async with VxlanBackend.parse({"mtu": 9000}).attach(uplink(FAMILIES), network(families=FAMILIES), MemoryKernel()) as attached:
-        assert attached.mtu == 9000 - 70
+@pytest.mark.parametrize(("setting", "jumbo"), [(0, 9000), (8000, 8000)])
+async def test_the_pod_mtu_leaves_room_for_the_largest_overhead(setting: int, jumbo: int) -> None:
+    backend = VxlanBackend.parse({"mtu": setting})
+    async with backend.attach(uplink(FAMILIES, mtu=9000), network(families=FAMILIES), MemoryKernel()) as attached:
+        assert attached.mtu == jumbo - 70
+
+
+async def test_an_mtu_that_the_uplink_cannot_carry_names_both() -> None:
+    with pytest.raises(ConfigError, match=r"^Backend\.MTU: expected up to 1500, the MTU of eth0 \(10\.0\.0\.1/24\), got 9000$"):
+        async with VxlanBackend.parse({"mtu": 9000}).attach(uplink(), network(), MemoryKernel()):
+            pass
+
+
+@pytest.mark.parametrize(("families", "least"), [((4,), 68 + 50), (FAMILIES, 1280 + 70)])
+async def test_an_underlay_too_small_for_the_pods_family_says_how_much_it_takes(families: tuple[Family, ...], least: int) -> None:
+    async with VxlanBackend.parse({}).attach(uplink(families, mtu=least), network(families=families), MemoryKernel()):
+        pass
+    with pytest.raises(BackendError, match=f"an underlay MTU of {least - 1} is too small .* expected {least} or more"):
+        async with VxlanBackend.parse({}).attach(uplink(families, mtu=least - 1), network(families=families), MemoryKernel()):
+            pass
 
 
 async def test_a_lost_device_comes_back_with_its_mac_and_all_entries() -> None:
@@ -130,6 +153,19 @@ async def test_a_lost_device_comes_back_with_its_mac_and_all_entries() -> None:
     assert after.mac == before.mac
     assert len(kernel.present) == 3
     assert {entry.device for entry in kernel.present} == {after.index}
+
+
+async def test_two_peers_with_one_mac_at_two_addresses_are_told_apart_and_the_first_stays() -> None:
+    kernel = MemoryKernel()
+    clone = replace(lease(8), attrs=replace(lease(8).attrs, backend_data=lease(7).attrs.backend_data))
+    async with VxlanBackend.parse({}).attach(uplink(), network(), kernel) as attached:
+        for _ in range(2):
+            (refused,) = await attached.apply([lease(7), clone, lease(9)])
+            assert refused.lease == clone
+            assert f"fdb entry {mac_of(7)} to 10.0.0.8" in refused.why
+            assert f"where peer 10.244.7.0/24 needs fdb entry {mac_of(7)} to 10.0.0.7" in refused.why
+        assert len(kernel.calls) == 1, "the second time there was nothing to do"
+        assert len(kernel.present) == 6
 
 
 async def test_a_kernel_without_vxlan_is_named() -> None:
