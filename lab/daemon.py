@@ -31,7 +31,7 @@ class Health(Enum):
 def start_flanneld(
     host: Place, url: str, log: Path, program: Sequence[str] = PROGRAM, flags: Sequence[str] = ()
 ) -> subprocess.Popen[str]:
-    """Start it with the lab's flags, and `flags` after them, where the later wins."""
+    """Start it with the lab's flags, and `flags` after them: the later wins, but for `--iface`, which adds."""
     usual = [f"--etcd-endpoints={url}", "--iface=eth0", "--ip-masq", f"--healthz-port={HEALTH_PORT}"]
     return host.start([*program, *usual, *flags], log)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from lab import LabError
 from lab.daemon import health
 from lab.lab import Lab, require_root
 from lab.place import Place
+from lab.signals import leave_by_exception
 from lab.state import lab_names, release
 from lab.topology import Topology, generate, read_topology
 
@@ -56,8 +56,7 @@ def up(
     wanted = _topology(topology, hosts, segments, ipv6)
     if backend is not None:
         wanted = wanted.with_backend(backend)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+    leave_by_exception()
     made = Lab.up(wanted, name=name, pods=pods)
     _show(_hosts_table(made))
     option = "" if name == "lab" else f" --name {name}"
@@ -71,11 +70,6 @@ def _topology(file: Path | None, hosts: int | None, segments: int | None, ipv6: 
         if given is not None:
             raise click.UsageError(f"{option} and --topology exclude each other: {file} says it all")
     return read_topology(file)
-
-
-def _leave(number: int, _frame: object) -> NoReturn:
-    """As an exception, so that what is half-made is taken away."""
-    sys.exit(128 + number)
 
 
 @lab.command(name="exec")
