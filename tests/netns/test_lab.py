@@ -258,3 +258,25 @@ def test_an_interrupted_up_cleans_up_itself(name: str, number: signal.Signals) -
     up.communicate(timeout=30)
     assert up.returncode != 0
     assert traces(name) == []
+
+
+KEEP_MANY = """
+import os, sys
+from pathlib import Path
+from flanneld.linux.netns import Mount, mount
+from lab.place import keep_namespaces
+os.sched_setaffinity(0, range(os.cpu_count()))
+mount("tmpfs", sys.argv[1], "tmpfs")
+mount("", sys.argv[1], flags=Mount.PRIVATE)
+for name in map(str, range(40)):
+    directory = Path(sys.argv[1], name)
+    directory.mkdir()
+    keep_namespaces(directory, lambda: None)
+"""
+
+
+@pytest.mark.parametrize("processor", sorted(os.sched_getaffinity(0)))
+def test_hosts_can_be_kept_inside_a_container_whichever_processor_numbered_it(tmp_path: Path, processor: int) -> None:
+    container = ["taskset", "--cpu-list", str(processor), "unshare", "--mount", sys.executable, "-c", KEEP_MANY, str(tmp_path)]
+    ended = subprocess.run(container, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
