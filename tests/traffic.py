@@ -37,11 +37,11 @@ def meshed(world: World, *names: str) -> list[Pod]:
 
 
 def await_peers(one: Flanneld, peers: int) -> None:
-    """Wait until it has last dealt with that many."""
+    """Wait until it has last dealt with that many, be it by refusing them."""
 
     def look() -> bool:
         said = one.said("peers programmed")
-        return bool(said) and said[-1]["peers"] == peers
+        return bool(said) and said[-1]["peers"] + said[-1]["refused"] == peers
 
     eventually(look, f"{peers} peers for {one}")
 
