@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -102,6 +103,7 @@ class EtcdServer:
         """Make it fall silent, as a cut cable would; `kill` ends it even then."""
         if self._process:
             self._process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # until then some of its threads may still answer
 
     def ctl(self, *arguments: str) -> str:
         """Run etcdctl and return what it prints."""
