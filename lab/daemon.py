@@ -14,7 +14,7 @@ from lab import LabError
 from lab.logs import last_lines
 from lab.place import Place
 
-PROGRAM = (sys.executable, "-m", "flanneld")
+PROGRAM = (sys.executable, "-P", "-m", "flanneld")  # -P: nothing is imported from wherever the user happens to be
 HEALTH_PORT = 8471
 START_S = 15.0
 

@@ -22,6 +22,9 @@ from lab.pods import LabHost
 from lab.state import claim, directory_of, recall, release
 from lab.topology import Host, Topology
 
+NOT_INHERITED = ("FLANNELD_", "ETCD_", "ETCDCTL_")
+"""Beginnings of environment variables that are about the machine's own flanneld and etcd."""
+
 
 class Lab:
     """A lab that is up, or about to be."""
@@ -34,7 +37,8 @@ class Lab:
         self._children: list[subprocess.Popen[str]] = []
         # What a user types in a lab finds the programs of this installation, and the lab's etcd.
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
-        environment = {**os.environ, "PATH": path, "FLANNELD_ETCD_ENDPOINTS": self.etcd_url}
+        usual = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
+        environment = {**usual, "PATH": path, "FLANNELD_ETCD_ENDPOINTS": self.etcd_url}
         self.fabric, self.outside = (Place(place, (directory / place / "net",), environment) for place in ("fabric", "outside"))
         self.hosts = tuple(
             LabHost(host.name, tuple(directory / host.name / kind for kind in KINDS), environment, directory / host.name)

@@ -34,10 +34,13 @@ class Place:
     """The whole environment of what runs here."""
 
     def enter(self) -> None:
-        """Move this thread here for good; a process must have only one then."""
+        """Move this thread here for good; a process must have only one then. Raises LabError when that is only half made."""
         unshare(Clone.FS)
         for path in self.namespaces:
-            setns(path)
+            try:
+                setns(path)
+            except OSError as error:
+                raise LabError(f"{self.name} is not there to enter: {path}: {error.strerror}") from error
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call here, in a thread of its own; returns and raises what the function does."""
@@ -80,7 +83,10 @@ class Place:
 
     def become(self, argv: Sequence[str], extra: Mapping[str, str] | None = None) -> NoReturn:
         """Go on as another program, here; in the present directory if that exists here too. Raises OSError naming the program."""
-        directory = Path.cwd()
+        try:
+            directory = Path.cwd()
+        except FileNotFoundError:  # somebody removed it
+            directory = Path("/")
         self.enter()
         os.chdir(directory if directory.is_dir() else "/")
         try:

@@ -68,14 +68,18 @@ def recall(name: str) -> Topology:
 
 
 def release(name: str) -> bool:
-    """End every process of the lab and take away all that is its own; False when there is no such lab. May be repeated."""
+    """End every process of the lab and take away all that is its own; False when there is no such lab.
+
+    May be repeated, and called by several processes at once.
+    """
     directory = directory_of(name)
     if not directory.is_dir():
         return False
     end_inhabitants([path for path in directory.glob("*/*") if path.is_file()])
     unmount(directory)
     # This also takes off the copies that mount namespaces made since hold, and so frees what they keep alive.
-    directory.rmdir()
+    with suppress(FileNotFoundError):  # another process was at it too, and is done
+        directory.rmdir()
     for parent in (LABS, LABS.parent):
         with suppress(OSError):  # other labs are up
             parent.rmdir()

@@ -40,6 +40,8 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 DEFAULT_NETWORK: Mapping[str, object] = {"Network": "10.244.0.0/16", "EnableNFTables": True, "Backend": {"Type": "vxlan"}}
 OUTSIDE = (ip_network("203.0.113.0/24"), ip_network("2001:db8:113::/64"))
 """Where the world outside lives: behind the router, without a route to any pod (RFC 5737, RFC 3849: documentation)."""
+NOT_FOR_HOSTS = tuple(map(ip_network, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8")))
+"""What every kernel keeps for loopback, link-local addresses, multicast and the future (RFC 6890)."""
 RESERVED = ("fabric", "outside", "lo", "all", "default")
 """Names that mean something else: to the lab, or as an interface, to the kernel."""
 FIRST_HOST = 11
@@ -112,11 +114,13 @@ def generate(hosts: int = 3, *, backend: str = "vxlan", segments: int = 1, ipv6:
 def read_topology(path: Path) -> Topology:
     """Read a topology file; raises TopologyError, LabError naming the file."""
     try:
-        return parse_topology(tomllib.loads(path.read_text()))
+        return parse_topology(tomllib.loads(path.read_text(encoding="utf-8")))
     except TopologyError as error:
         raise LabError(f"{path}: {error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LabError(f"{path}: not TOML: {error}") from error
+    except RecursionError:
+        raise LabError(f"{path}: nested too deep, expected tables and values") from None
     except OSError as error:
         raise LabError(f"{path}: {error.strerror}") from error
 
@@ -219,12 +223,9 @@ def _name(text: str) -> str:
 
 def _segment(table: _Table) -> Segment:
     name = table.parse("name", _name)
-    subnets: list[IPNetwork] = [table.parse("subnet", IPv4Network)]
+    subnets = [_subnet(table, "subnet", IPv4Network)]
     if table.has("subnet6"):
-        subnets.append(table.parse("subnet6", IPv6Network))
-    for subnet in subnets:
-        if subnet.num_addresses < 8:
-            raise table.error("subnet", f"{subnet} is too small, expected 8 addresses or more")
+        subnets.append(_subnet(table, "subnet6", IPv6Network))
     mtu, least = table.take("mtu", int, 1500), 1280 if len(subnets) == 2 else 576  # RFC 8200 §5, RFC 791 §3.2
     if not least <= mtu <= 65535:
         raise table.error("mtu", f"{mtu} is out of range, expected {least} to 65535")
@@ -232,9 +233,22 @@ def _segment(table: _Table) -> Segment:
     return Segment(name, tuple(ip_interface((subnet[1], subnet.prefixlen)) for subnet in subnets), mtu)
 
 
+def _subnet(table: _Table, key: str, kind: type[IPv4Network | IPv6Network]) -> IPNetwork:
+    text = table.take(key, str)
+    try:
+        subnet = kind(text)
+    except ValueError as error:
+        raise table.error(key, f"{text!r} is not an {kind.__name__.removesuffix('Network')} subnet: {error}") from error
+    if subnet.num_addresses < 8:
+        raise table.error(key, f"{subnet} is too small, expected 8 addresses or more")
+    return subnet
+
+
 def _check_apart(segments: Iterable[Segment]) -> None:
     named = [(f"segment {segment.name}", ip.network) for segment in segments for ip in segment.routers]
-    for (one, ours), (other, theirs) in combinations([*named, *(("the lab's outside", net) for net in OUTSIDE)], 2):
+    named += [("the lab's outside", subnet) for subnet in OUTSIDE]
+    named += [("what no host can have", subnet) for subnet in NOT_FOR_HOSTS]
+    for (one, ours), (other, theirs) in combinations(named, 2):
         if ours.version == theirs.version and ours.overlaps(theirs):
             raise TopologyError("segment", f"{one} ({ours}) overlaps {other} ({theirs})")
 
@@ -259,7 +273,7 @@ def _address(table: _Table, router: IPInterface, place: int) -> IPInterface:
     key, subnet = _key("address", router), router.network
     if table.has(key):
         ip = table.parse(key, ip_address)
-        if ip not in subnet or ip in (subnet.network_address, subnet.broadcast_address):
+        if ip not in subnet or ip in (subnet.network_address, subnet.broadcast_address) or "%" in str(ip):
             raise table.error(key, f"{ip} is not a host's address in {subnet}")
         return ip_interface((ip, subnet.prefixlen))
     offset = place if subnet.version == 4 else int(str(place), 16)  # the address is to read the same: .11, ::11

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 SHELL = ("bash", "--noprofile", "--norc")
 """A user's own start-up files would replace the prompt, which says where one is."""
+WIDEST = 100_000
+"""Characters: no table is wider."""
 
 
 def named(command: F) -> F:
@@ -33,6 +36,12 @@ def named(command: F) -> F:
     return click.option("-n", "--name", default="lab", show_default=True, help="Which lab: labs side by side do not touch.")(
         command
     )
+
+
+def _command(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    if words and not words[0]:
+        raise click.BadParameter("the first word is empty, expected a program's name")
+    return words
 
 
 @click.group()
@@ -58,9 +67,13 @@ def up(
         wanted = wanted.with_backend(backend)
     leave_by_exception()
     made = Lab.up(wanted, name=name, pods=pods)
-    _show(_hosts_table(made))
-    option = "" if name == "lab" else f" --name {name}"
-    click.echo(f"next: tartan lab ping{option} | tartan lab pod {made.hosts[0].name} sh{option} | tartan lab down{option}")
+    try:
+        _show(_hosts_table(made))
+        option = "" if name == "lab" else f" --name {name}"
+        click.echo(f"next: tartan lab ping{option} | tartan lab pod {made.hosts[0].name} sh{option} | tartan lab down{option}")
+    except BaseException:  # until the last word is said, Ctrl-C means that no lab is wanted
+        made.down()
+        raise
 
 
 def _topology(file: Path | None, hosts: int | None, segments: int | None, ipv6: bool) -> Topology:
@@ -75,7 +88,7 @@ def _topology(file: Path | None, hosts: int | None, segments: int | None, ipv6: 
 @lab.command(name="exec")
 @named
 @click.argument("host")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, callback=_command)
 def execute(name: str, host: str, command: tuple[str, ...]) -> None:
     """Run a command on a host, or a shell; on `fabric` and `outside` too.
 
@@ -89,18 +102,18 @@ def execute(name: str, host: str, command: tuple[str, ...]) -> None:
 @click.option("-d", "--detach", is_flag=True, help="Run the command in the background; its output goes to a log.")
 @click.argument("host")
 @click.argument("pod")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, callback=_command)
 def pod(name: str, detach: bool, host: str, pod: str, command: tuple[str, ...]) -> None:
     """Run a command in a pod on a host, or a shell; the pod is made if there is none.
 
     Put -- before the command if it has options.
     """
+    if detach and not command:
+        raise click.UsageError("--detach needs a command")
     on = Lab.open(name).host(host)
     inside = on.pod(pod)
     if not detach:
         _become(inside, command, str(inside))
-    if not command:
-        raise click.UsageError("--detach needs a command")
     log = on.directory / f"pod-{pod}.log"
     try:
         process = inside.start(command, log)
@@ -121,8 +134,9 @@ def ping(name: str) -> None:
         raise LabError(
             f"lab {name!r} has {len(pods)} pods, expected two or more to ping each other; `tartan lab pod HOST NAME` makes one"
         )
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an exception would wait until the last pod has been tried
     echoes = ping_all(pods)
-    _show(_ping_table(echoes))
+    _show(_ping_table(echoes), whole=True)
     failed = [echo for echo in echoes if echo.rtt_s is None]
     for echo in failed:
         click.echo(f"{echo.source} -> {echo.destination} {echo.ip.ip}: {echo.failure}")
@@ -160,12 +174,18 @@ def _cannot_run(where: str, command: Sequence[str], error: OSError) -> NoReturn:
     sys.exit(127 if isinstance(error, FileNotFoundError) else 126)  # as a shell says it
 
 
-def _show(table: Table) -> None:
+def _show(table: Table, *, whole: bool = False) -> None:
+    """Print it; if `whole`, at its full width, instead of what fits the terminal."""
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
 
     table.box = box.SIMPLE
-    Console().print(table)
+    console = Console()
+    if whole:
+        unbounded = console.options.update(max_width=WIDEST)
+        console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
+    console.print(table)
 
 
 def _hosts_table(lab: Lab) -> Table:

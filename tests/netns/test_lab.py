@@ -10,11 +10,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from flanneld.linux.netns import unmount
 from lab import LabError
 from lab.lab import Lab
 from lab.ping import ping_all
@@ -221,6 +223,12 @@ def test_labs_side_by_side_do_not_touch(name: str) -> None:
     assert traces(name) + traces(other) == []
 
 
+def test_several_may_take_a_lab_down_at_once(name: str) -> None:
+    with Lab.up(generate(1), name=name, start_daemons=False), ThreadPoolExecutor(4) as threads:
+        assert True in threads.map(release, [name] * 4)
+    assert traces(name) == []
+
+
 def test_mount_namespaces_made_meanwhile_do_not_keep_a_lab_alive(name: str) -> None:
     with Lab.up(generate(1), name=name, start_daemons=False):
         holder = subprocess.Popen(["unshare", "--mount", "sleep", "1000"])
@@ -258,6 +266,43 @@ def test_an_interrupted_up_cleans_up_itself(name: str, number: signal.Signals) -
     up.communicate(timeout=30)
     assert up.returncode != 0
     assert traces(name) == []
+
+
+def test_a_host_that_is_half_made_is_named(name: str) -> None:
+    with Lab.up(generate(2), name=name, start_daemons=False) as lab:
+        files = lab.host("h2").namespaces
+        unmount(files[0])
+        for said in ("Invalid argument", "No such file or directory"):
+            ended = tartan("exec", "-n", name, "h2", "true")
+            assert (ended.returncode, ended.stderr) == (1, f"tartan: h2 is not there to enter: {files[0]}: {said}\n")
+            files[0].unlink(missing_ok=True)
+
+
+def test_ctrl_c_ends_a_ping_at_once(name: str) -> None:
+    with Lab.up(generate(2, backend="alloc"), name=name, pods=4):  # alloc reaches nobody
+        ping = subprocess.Popen([sys.executable, "-m", "tartan", "lab", "ping", "-n", name])
+        while len(os.listdir(f"/proc/{ping.pid}/task")) < 8:  # a thread for each pod
+            time.sleep(0.01)
+            assert ping.poll() is None
+        ping.send_signal(signal.SIGINT)
+        assert ping.wait(timeout=5) == -signal.SIGINT  # all tries take 12 s
+
+
+def test_an_up_that_cannot_say_so_leaves_no_lab(name: str) -> None:
+    command = [sys.executable, "-m", "tartan", "lab", "up", "-n", name, "--hosts", "1"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "tartan: [Errno 28] No space left on device\n")
+    assert traces(name) == []
+
+
+def test_where_the_user_is_neither_lends_modules_nor_has_to_exist(lab: Lab, name: str, tmp_path: Path) -> None:
+    (tmp_path / "flanneld.py").write_text("raise SystemExit('not this one')")
+    prefix = f"cd {tmp_path}; {sys.executable} -P -m tartan lab"
+    up = ["sh", "-c", f"{prefix} up -n {name} --hosts 1 --pods 0"]
+    assert subprocess.run(up, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+    gone = ["sh", "-c", f"mkdir gone; cd gone; rmdir ../gone; {sys.executable} -P -m tartan lab exec -n {lab.name} h1 /bin/pwd"]
+    assert subprocess.run(gone, cwd=tmp_path, capture_output=True, text=True, timeout=60).stdout == "/\n"
 
 
 KEEP_MANY = """

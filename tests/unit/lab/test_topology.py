@@ -81,8 +81,20 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "host[2].address: 10.0.0.11 is already the address of a",
     ),
     "address6 without subnet6": ({"host": [{"name": "a", "address6": "fd00::9"}]}, "host[1].address6: unknown key"),
-    "no subnet": ({"segment": [{"name": "a", "subnet": "10.0.0.1/24"}]}, "segment[1].subnet: 10.0.0.1/24 has host bits set"),
+    "host bits": ({"segment": [{"name": "a", "subnet": "10.0.0.1/24"}]}, "segment[1].subnet: '10.0.0.1/24' is not an IPv4 subnet"),
+    "other family": (
+        {"segment": [{"name": "a", "subnet": "fd00::/64"}]},
+        "segment[1].subnet: 'fd00::/64' is not an IPv4 subnet: Expected 4 octets",
+    ),
     "small subnet": ({"segment": [{"name": "a", "subnet": "10.0.0.0/30"}]}, "segment[1].subnet: 10.0.0.0/30 is too small"),
+    "small subnet6": (
+        {"segment": [LAN | {"subnet6": "fd00::/127"}]},
+        "segment[1].subnet6: fd00::/127 is too small, expected 8 addresses or more",
+    ),
+    "address with a zone": (
+        {"segment": [LAN | {"subnet6": "fd00::/64"}], "host": [{"name": "a", "address6": "fd00::9%eth0"}]},
+        "host[1].address6: fd00::9%eth0 is not a host's address in fd00::/64",
+    ),
     "no room": ({"segment": [{"name": "a", "subnet": "10.0.0.0/29"}]}, "host[1].address: missing, and 10.0.0.0/29 has no room"),
     "mtu": ({"segment": [LAN | {"mtu": 100}]}, "segment[1].mtu: 100 is out of range, expected 576 to 65535"),
     "mtu's type": ({"segment": [LAN | {"mtu": True}]}, "segment[1].mtu: True is not an integer"),
@@ -91,6 +103,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "segment: segment lan (10.0.0.0/24) overlaps segment b",
     ),
     "the outside": ({"segment": [{"name": "b", "subnet": "203.0.113.0/28"}]}, "overlaps the lab's outside"),
+    "loopback": ({"segment": [{"name": "b", "subnet": "127.0.0.0/24"}]}, "overlaps what no host can have (127.0.0.0/8)"),
+    "multicast": ({"segment": [LAN | {"subnet6": "ff02::/64"}]}, "segment lan (ff02::/64) overlaps what no host can have"),
     "not JSON": ({"network": {"x": float("inf")}}, "network: not JSON"),
 }
 
@@ -103,7 +117,14 @@ def test_an_error_names_key_value_and_what_was_expected(change: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [(b"[host", "not TOML"), (b"\xff", "not TOML"), (b"a = 1", "segment: missing"), (None, "No such file")]
+    ("text", "why"),
+    [
+        (b"[host", "not TOML"),
+        (b"\xff", "not TOML"),
+        (b"a = 1", "segment: missing"),
+        (b"a = " + b"[" * 5000, "too deep"),
+        (None, "No such file"),
+    ],
 )
 def test_an_error_in_a_file_names_the_file(tmp_path: Path, text: bytes | None, why: str) -> None:
     path = tmp_path / "lab.toml"
