@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 from flanneld import FlanneldError
 from flanneld.config import ConfigError, NetworkConfig
 from flanneld.kernel import Entry, IPInterface, Kernel, KernelError, Owner, reconcile
-from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs
+from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
 
 BACKENDS = {
     "vxlan": "flanneld.backends.vxlan:VxlanBackend",
@@ -44,6 +44,9 @@ class Uplink:
 
     def address(self, family: Family) -> IPInterface | None:
         return next((address for address in self.addresses if address.version == family), None)
+
+    def public_ip(self, family: Family) -> IPAddress | None:
+        return next((ip for ip in self.public_ips if ip.version == family), None)
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(map(str, self.addresses))})"
@@ -142,7 +145,7 @@ def speaking(peers: Iterable[Lease], backend_type: str) -> tuple[list[Lease], li
 
 def on_link(uplink: Uplink, kernel: Kernel, address: IPAddress) -> bool:
     """True if the uplink reaches the address without a router in between."""
-    own = uplink.address(4 if address.version == 4 else 6)
+    own = uplink.address(family_of(address))
     if own is not None and address in own.network:
         return True  # no look-up each for the thousands of peers on one segment
     try:
@@ -177,8 +180,10 @@ def program(kernel: Kernel, owner: Owner, plans: Mapping[Lease, Plan]) -> tuple[
         else:
             wanted |= dict.fromkeys(planned, peer)
             claims |= {entry.slot: entry for entry in planned}
+    unfit: dict[Lease, Refusal] = {}
     for error in reconcile(kernel, owner, wanted).refused:
         if error.what not in wanted:
             raise error
-        refused.append(Refusal(wanted[error.what], f"cannot be programmed: {error}"))
-    return tuple(refused)
+        peer = wanted[error.what]
+        unfit.setdefault(peer, Refusal(peer, f"cannot be programmed: {error}"))
+    return (*refused, *unfit.values())

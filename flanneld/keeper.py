@@ -9,7 +9,7 @@ from flanneld.config import NetworkConfig
 from flanneld.lease import Lease, Leases, SubnetsExhausted
 from flanneld.log import Log
 from flanneld.retry import Backoff, retry
-from flanneld.store import LeaseLost, LeaseStore, StoreUnavailable, owns
+from flanneld.store import LeaseLost, LeaseStore, StoreError, owns
 
 log = Log(__name__)
 
@@ -45,9 +45,17 @@ class LeaseKeeper:
     async def run(self) -> None:
         """Keep the lease; raises LeaseLost when another host holds the subnet."""
         while True:
-            step = self._reclaim if await self._vanished() else self._renew
-            # The store says that it is away; pods go on meanwhile.
-            await retry(step, StoreUnavailable, Backoff(first_s=0.2, cap_s=30))
+            step = self._renew
+            if await self._vanished():
+                log.warning("lease missing", subnet=self._lease)
+                step = self._reclaim
+            # Whatever the store has against us now, the lease outlives a good while of it, and pods go on meanwhile.
+            await retry(
+                step,
+                StoreError,
+                Backoff(first_s=0.2, cap_s=30),
+                failed=lambda error: log.warning("lease not extended", subnet=self._lease, why=error),
+            )
 
     async def _vanished(self) -> bool:
         """Wait until the lease is missing (True) or due for renewal (False)."""
@@ -66,7 +74,7 @@ class LeaseKeeper:
     async def _reclaim(self) -> None:
         """Claim the same subnet again; its pods have addresses in it, so another one is of no use."""
         lost = self._lease
-        log.warning("lease missing", subnet=lost)
+        self._missing.clear()  # before, so that what happens meanwhile is not missed
         try:
             got = await self._store.acquire(self._network, lost.attrs, lost.subnets)
         except SubnetsExhausted as error:
@@ -75,5 +83,4 @@ class LeaseKeeper:
             await self._store.release(got)
             raise LeaseLost(f"lease {lost} was lost: another host holds the subnet now")
         self._lease = got
-        self._missing.clear()
         log.info("lease claimed again", subnet=got)

@@ -61,6 +61,11 @@ class Lease:
         return "+".join(map(str, self.subnets))
 
 
+def family_of(value: IPAddress | IPNetwork) -> Family:
+    """4 or 6."""
+    return 4 if value.version == 4 else 6
+
+
 def inside(subnet: IPNetwork, network: IPNetwork) -> bool:
     """True if `subnet` is `network` or part of it; False across families."""
     return subnet.version == network.version and subnet.subnet_of(network)  # type: ignore[arg-type]  # same family
@@ -87,7 +92,7 @@ class Pool:
 
     @property
     def family(self) -> Family:
-        return 4 if self.network.version == 4 else 6
+        return family_of(self.network)
 
     @property
     def size(self) -> int:

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from typing import Protocol
 
 from flanneld import FlanneldError
-from flanneld.lease import Family, IPNetwork, Subnets
+from flanneld.lease import Family, IPNetwork, Subnets, family_of
 
 KUBE_PROXY_MARK = 0x4000
 """kube-proxy sets this bit on packets that it masquerades itself; a second source NAT would break them."""
@@ -118,7 +118,7 @@ def plan(networks: Iterable[IPNetwork], own: Subnets, policy: Policy) -> tuple[R
 def _rule_set(network: IPNetwork, own: IPNetwork, policy: Policy) -> RuleSet:
     masquerade = Verdict.MASQUERADE_FULLY_RANDOM if policy.fully_random else Verdict.MASQUERADE
     return RuleSet(
-        4 if network.version == 4 else 6,
+        family_of(network),
         postrouting=_postrouting(network, own, masquerade) if policy.masquerade else (),
         forward=_forward(network) if policy.forward else (),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 
 from flanneld import FlanneldError
 from flanneld.log import Log, Once
@@ -16,10 +16,10 @@ log = Log(__name__)
 class RuleLoop:
     """Keeps one rule set in one firewall, and what else is to be looked at as often."""
 
-    def __init__(self, firewall: Firewall, rules: Sequence[RuleSet], also: Callable[[], None], resync_s: float) -> None:
+    def __init__(self, firewall: Firewall, rules: Sequence[RuleSet], blackhole: Callable[[], None], resync_s: float) -> None:
         self._firewall = firewall
         self._rules = rules
-        self._also = also
+        self._blackhole = blackhole
         """Synchronous and repeatable; raises FlanneldError."""
         self._resync_s = resync_s
         """The firewall tells of most changes, but iptables-legacy of none."""
@@ -48,11 +48,18 @@ class RuleLoop:
             await self._apply()
 
     async def _apply(self) -> None:
-        try:
+        with self._saying("rules not programmed"):
             if await self._firewall.apply(self._rules):
                 log.warning("rules restored")
-            self._also()
+        with self._saying("blackhole route not programmed"):
+            self._blackhole()
+
+    @contextmanager
+    def _saying(self, failure: str) -> Iterator[None]:
+        """A failure is said once, and keeps nothing else from being done."""
+        try:
+            yield
         except FlanneldError as error:
-            self._said.warning("rules", "rules not programmed", why=error)
+            self._said.warning(failure, failure, why=error)
         else:
-            self._said.over("rules")
+            self._said.over(failure)

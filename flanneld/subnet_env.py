@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from flanneld import FlanneldError
-from flanneld.lease import FAMILIES, Family, IPNetwork
+from flanneld.lease import FAMILIES, Family, IPNetwork, family_of
 
 PREFIX: Mapping[Family, str] = {4: "FLANNEL_", 6: "FLANNEL_IPV6_"}
 MTU = "FLANNEL_MTU"
@@ -49,7 +49,7 @@ def render(env: SubnetEnv) -> str:
     """The file's text."""
     lines = []
     for network, subnet in zip(env.networks, env.subnets, strict=True):
-        prefix = PREFIX[_family(network)]
+        prefix = PREFIX[family_of(network)]
         lines += [f"{prefix}NETWORK={network}", f"{prefix}SUBNET={subnet.network_address + 1}/{subnet.prefixlen}"]
     lines += [f"{MTU}={env.mtu}", f"{IP_MASQ}={str(env.ip_masq).lower()}"]
     return "".join(f"{line}\n" for line in lines)
@@ -138,7 +138,3 @@ def _mtu(line: Line) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise SubnetEnvError(f"line {number}: {MTU}: expected a number of bytes, got {text!r}")
     return int(text)
-
-
-def _family(network: IPNetwork) -> Family:
-    return 4 if network.version == 4 else 6

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 from flanneld.backend import Network, Refusal, Uplink, on_link, program, require_own_address, speaking
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Kernel, Owner, Route
-from flanneld.lease import IPAddress, Lease, LeaseAttrs
+from flanneld.lease import IPAddress, Lease, LeaseAttrs, family_of
 
 BACKEND_TYPE = "host-gw"
 
@@ -22,7 +22,7 @@ def plan(peer: Lease, uplink: Uplink, direct: Callable[[IPAddress], bool]) -> tu
     """The routes to one peer, one per family; or why there can be none. `direct` tells if an address is on the uplink's segment."""
     routes = []
     for subnet in peer.subnets:
-        gateway = peer.attrs.public_ip(4 if subnet.version == 4 else 6)
+        gateway = peer.attrs.public_ip(family_of(subnet))
         if gateway is None:
             return Refusal(peer, f"has the subnet {subnet} but no public IPv{subnet.version} address")
         if not direct(gateway):

@@ -18,7 +18,7 @@ from typing import ClassVar, NewType, Self
 from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, on_link, program, speaking
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_int
 from flanneld.kernel import Entry, FdbEntry, Kernel, Neighbour, Owner, Route, VxlanLink
-from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs
+from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
 
 BACKEND_TYPE = "vxlan"
 DEFAULT_PORT = 8472
@@ -28,6 +28,8 @@ OVERHEAD: Mapping[Family, int] = {4: 50, 6: 70}
 LEAST_MTU: Mapping[Family, int] = {4: 68, 6: 1280}
 """Bytes that a link must carry (RFC 791 §3.2, RFC 8200 §5); with less Linux refuses the device, or takes IPv6 off it."""
 DEVICE_NAME: Mapping[Family, str] = {4: "flannel.{vni}", 6: "flannel-v6.{vni}"}
+LONGEST_NAME = 15
+"""IFNAMSIZ of linux/if.h, less its NUL."""
 
 Vni = NewType("Vni", int)
 
@@ -49,7 +51,7 @@ def parse_vtep(data: str) -> Vtep:
     """Read a peer's BackendData; raises ValueError saying what is wrong with it."""
     try:
         fields = json.loads(data or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"published BackendData {data!r}, expected JSON") from None
     found = {str(key).lower(): value for key, value in fields.items()} if isinstance(fields, dict) else {}
     mac, vni = found.get("vtepmac"), found.get("vni")
@@ -60,9 +62,9 @@ def parse_vtep(data: str) -> Vtep:
     return Vtep(Vni(vni) if isinstance(vni, int) else None, mac.lower())
 
 
-def vtep_mac(address: IPAddress, vni: Vni) -> str:
+def vtep_mac(public_ip: IPAddress, vni: Vni) -> str:
     """A locally administered unicast MAC that is this host's for ever: a device made anew keeps what peers know."""
-    octets = bytearray(hashlib.sha256(f"vtep {address} {vni}".encode()).digest()[:6])
+    octets = bytearray(hashlib.sha256(f"vtep {public_ip} {vni}".encode()).digest()[:6])
     octets[0] = octets[0] & 0xFC | 0x02
     return octets.hex(":")
 
@@ -71,7 +73,7 @@ def plan(peer: Lease, vni: Vni, devices: Mapping[Family, int], uplink: int, dire
     """What one peer needs: a plain route where `direct` says it is on the uplink's segment, else route, neighbour and FDB entry."""
     entries: list[Entry] = []
     for subnet in peer.subnets:
-        family: Family = 4 if subnet.version == 4 else 6
+        family = family_of(subnet)
         address = peer.attrs.public_ip(family)
         if address is None:
             return Refusal(peer, f"has the subnet {subnet} but no public IPv{family} address")
@@ -139,11 +141,14 @@ class VxlanBackend:
 
     def _device(self, uplink: Uplink, kernel: Kernel, family: Family) -> VxlanLink:
         name = DEVICE_NAME[family].format(vni=self.vni)
-        address = uplink.address(family)
-        if address is None:
+        if len(name) > LONGEST_NAME:
+            raise ConfigError("Backend.VNI", f"expected a device name of up to {LONGEST_NAME} characters, got {name}")
+        address, public_ip = uplink.address(family), uplink.public_ip(family)
+        if address is None or public_ip is None:
             raise BackendError(f"vxlan: {uplink} has no IPv{family} address to send from")
         present = kernel.link(name)
-        mac = present.mac if present is not None and present.kind == "vxlan" else vtep_mac(address.ip, self.vni)
+        # Not from the uplink's own address: behind different NATs two hosts may have the same.
+        mac = present.mac if present is not None and present.kind == "vxlan" else vtep_mac(public_ip, self.vni)
         mtu = self._inner_mtu(uplink, family)
         return VxlanLink(name, self.vni, address.ip, uplink.index, self.port, mtu, mac, self.learning, self.gbp)
 
@@ -190,7 +195,7 @@ class VxlanNetwork:
     async def adopt(self, own: Lease) -> None:
         """Give each device its subnet's network address as a host address, as flannel does."""
         for subnet in own.subnets:
-            family: Family = 4 if subnet.version == 4 else 6
+            family = family_of(subnet)
             address = ip_interface((subnet.network_address, subnet.max_prefixlen))
             self._wanted[family] = replace(self._wanted[family], addresses=(address,))
         self.ensure_devices()

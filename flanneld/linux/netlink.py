@@ -16,7 +16,16 @@ from typing import Self
 
 from flanneld.kernel import KernelError
 from flanneld.linux.events import Event, Overrun, decode_event
-from flanneld.linux.message import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, Message, attributes, split_messages, string
+from flanneld.linux.message import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    MalformedMessage,
+    Message,
+    attributes,
+    split_messages,
+    string,
+)
 
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
@@ -213,7 +222,10 @@ class Monitor:
         self.close()
 
     def _decode(self, data: bytes) -> list[Event]:
-        news = (decode_event(message) for message in split_messages(data) if not message.port or message.port not in self._ours)
+        try:
+            news = [decode_event(message) for message in split_messages(data) if not message.port or message.port not in self._ours]
+        except MalformedMessage:  # of a kernel newer than we are: as good as lost
+            return [Overrun()]
         return [event for event in news if event is not None]
 
 

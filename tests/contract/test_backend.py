@@ -150,6 +150,17 @@ async def test_every_refused_entry_is_its_peers_refusal_and_nobody_elses(kernel:
 
 
 @kernel_backends
+async def test_a_peer_is_refused_once_however_many_of_its_entries_are(kernel: WatchedKernel, kind: str) -> None:
+    bad, good = lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)
+    async with attached_to(kernel, kind) as attached:
+        await attached.apply([bad])
+        kernel.refused = set(kernel.everything())
+        await attached.apply([])
+        (refused,) = await attached.apply([bad, good])
+        assert refused.lease == bad
+
+
+@kernel_backends
 async def test_a_peer_that_changed_its_address_is_followed(kernel: WatchedKernel, kind: str) -> None:
     moved = replace(lease(7, kind), attrs=lease(9, kind).attrs)
     async with attached_to(kernel, kind) as attached:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -20,9 +21,11 @@ from scapy.layers.inet import IP, TCP
 from flanneld.backend import BackendError
 from flanneld.backends.udp.backend import UdpBackend
 from flanneld.backends.udp.forward import Drop
+from flanneld.kernel import KernelError
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.netlink import Netlink
+from flanneld.linux.tun import TunDevice, open_tun
 from flanneld.wire.ethernet import IPV4, decode_ethernet
 from flanneld.wire.icmp import IcmpMessage, decode_icmp
 from flanneld.wire.ipv4 import Ipv4Packet, decode_ipv4
@@ -258,6 +261,19 @@ def test_a_deleted_tun_comes_back_at_once(world: World) -> None:
     world.ip("host1", "link delete flannel0")
     eventually(lambda: "10.5.0.0/16" in world.ip("host1", "route show"))
     ping(world, "pod1", str(POD2))
+
+
+def test_a_tun_that_cannot_be_made_at_once_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = [KernelError(code, "tun device flannel%d", "not now") for code in (errno.EBUSY, errno.EPERM)]
+
+    def open_later(name: str) -> TunDevice:
+        if refusals:
+            raise refusals.pop()
+        return open_tun(name)
+
+    monkeypatch.setattr("flanneld.backends.udp.backend.open_tun", open_later)
+    test_a_deleted_tun_comes_back_at_once(world)
+    assert not refusals
 
 
 @pytest.mark.parametrize(

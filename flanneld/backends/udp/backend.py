@@ -18,12 +18,13 @@ from flanneld.backends.udp.proxy import Proxy
 from flanneld.backends.udp.routes import PrefixTable
 from flanneld.backends.udp.sockets import open_icmp, open_underlay
 from flanneld.config import ConfigError, NetworkConfig, read_int
-from flanneld.kernel import Kernel, Owner, Route, reconcile
+from flanneld.kernel import Kernel, KernelError, Owner, Route, reconcile
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.links import adjust_link, disable_autoconf, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.tun import TunDevice, open_tun
 from flanneld.log import Log
+from flanneld.retry import Backoff, retry
 
 DEFAULT_PORT = 8285
 DEVICE = "flannel%d"
@@ -115,7 +116,15 @@ class UdpNetwork:
             while True:
                 await self.proxy.tun_lost.wait()
                 log.warning("tun device deleted, making it again", device=self.proxy.tun.name)
-                self._device.restore()
+                await retry(
+                    self._restore,
+                    KernelError,
+                    Backoff(first_s=0.1, cap_s=10),
+                    failed=lambda error: log.warning("tun device not restored", why=error),
+                )
+
+    async def _restore(self) -> None:
+        self._device.restore()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 
 from flanneld.keeper import LeaseKeeper
 from flanneld.lease import Lease
-from flanneld.store import LeaseLost, StoreUnavailable
+from flanneld.store import LeaseLost, StoreError, StoreUnavailable
 from flanneld.stores.memory import MemoryCluster, MemoryLeaseStore
 from peers_of import lease, network
 
@@ -61,11 +61,11 @@ async def test_a_lease_that_another_host_holds_is_lost_and_nothing_else_is_taken
 
 
 class Away(MemoryLeaseStore):
-    """A store that is away for the first two renewals."""
+    """A store that fails the first two renewals, whether it says that waiting helps or not."""
 
     def __init__(self, cluster: MemoryCluster) -> None:
         super().__init__(cluster, now=lambda: 0.0)
-        self.away = [StoreUnavailable("etcd is away"), StoreUnavailable("etcd is still away")]
+        self.away = [StoreUnavailable("etcd is away"), StoreError("etcd: permission denied")]
         self.renewed = asyncio.Event()
 
     async def renew(self, lease: Lease) -> Lease:

@@ -43,7 +43,7 @@ def test_a_peer_on_our_segment_is_a_plain_route_with_direct_routing() -> None:
     assert planned(lease(7), direct=True) == (Route(ip_network("10.244.7.0/24"), 2, ip_address("10.0.0.7")),)
 
 
-@pytest.mark.parametrize("data", ["", "null", "[]", "{}", '{"VtepMAC": 5}', '{"VtepMAC": "0e:00"}', "not json"])
+@pytest.mark.parametrize("data", ["", "null", "[]", "{}", '{"VtepMAC": 5}', '{"VtepMAC": "0e:00"}', "not json", "[" * 9999])
 def test_a_peer_with_garbage_for_backend_data_is_refused(data: str) -> None:
     peer = lease(7)
     refusal = planned(replace(peer, attrs=replace(peer.attrs, backend_data=((4, data),))))
@@ -109,6 +109,24 @@ async def test_a_device_that_was_there_keeps_its_mac() -> None:
     kernel.links["flannel.1"] = Link(9, "flannel.1", 1450, "ee:ee:ee:ee:ee:ee", kind="vxlan")
     async with VxlanBackend.parse({}).attach(uplink(), network(), kernel) as attached:
         assert "ee:ee:ee:ee:ee:ee" in attached.attrs.data(4)
+
+
+async def test_hosts_with_one_address_behind_different_nats_have_macs_of_their_own() -> None:
+    published = []
+    for public in ("192.0.2.1", "192.0.2.2"):
+        behind_nat = replace(uplink(), public_ips=(ip_address(public),))
+        async with VxlanBackend.parse({}).attach(behind_nat, network(), MemoryKernel()) as attached:
+            published.append(parse_vtep(attached.attrs.data(4)).mac)
+    assert published[0] != published[1], "a third host could program only one of them"
+
+
+@pytest.mark.parametrize(("families", "longest"), [((4,), 9_999_999), (FAMILIES, 9999)])
+async def test_a_vni_too_long_for_a_device_name_is_named(families: tuple[Family, ...], longest: int) -> None:
+    async with VxlanBackend.parse({"vni": longest}).attach(uplink(families), network(families=families), MemoryKernel()):
+        pass
+    with pytest.raises(ConfigError, match=rf"^Backend\.VNI: expected .* up to 15 characters, got flannel.*\.{longest + 1}$"):
+        async with VxlanBackend.parse({"vni": longest + 1}).attach(uplink(families), network(families=families), MemoryKernel()):
+            pass
 
 
 async def test_a_device_without_a_lease_is_taken_back() -> None:
