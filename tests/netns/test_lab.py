@@ -292,7 +292,8 @@ def test_an_up_that_cannot_say_so_leaves_no_lab(name: str) -> None:
     command = [sys.executable, "-m", "tartan", "lab", "up", "-n", name, "--hosts", "1"]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert (ended.returncode, ended.stderr) == (1, "tartan: [Errno 28] No space left on device\n")
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("tartan: [Errno 28] No space left on device\n")
     assert traces(name) == []
 
 
