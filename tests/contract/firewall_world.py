@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -64,8 +65,8 @@ class World:
     def rules(self) -> str:
         """Everything in the host's firewall, with handles, which tell a kept rule from a replaced one."""
         legacy = self.run("iptables-legacy-save") + self.run("ip6tables-legacy-save")
-        undated = "".join(line for line in legacy.splitlines(keepends=True) if not line.startswith("#"))
-        return self.run("nft", "-a", "list", "ruleset") + undated
+        rules = "".join(line for line in legacy.splitlines(keepends=True) if not line.startswith("#"))  # but for the date
+        return self.run("nft", "-a", "list", "ruleset") + re.sub(r"\[\d+:\d+\]", "", rules)  # and for counters
 
     def wipe(self) -> None:
         """Leave the host without any rule."""
