@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,10 @@ from aetcd import rpc
 
 from flanneld.etcd.cluster import CallOptions, Cluster, EtcdLeaseGone, Member, details
 from flanneld.etcd.endpoint import Endpoint, EtcdError, EtcdUnavailable, TlsFiles
+
+PROBE_S = 5.0
+"""How often a watch tries its connection. gRPC's own keepalive mostly notices a dead one, but not always, and a watch that is
+deaf without knowing it is the worst there is."""
 
 
 class Compacted(EtcdError):
@@ -139,7 +143,9 @@ class EtcdClient:
         options = self._cluster.options(timeout_s=None)
         # A member that is cut off from the others then ends the watch instead of keeping silent.
         options["metadata"] += (("hasleader", "true"),)
-        watch = Watch(member.endpoint, member.watch.Watch(**options))
+        question = rpc.RangeRequest(key=prefix.encode(), count_only=True, serializable=True)
+        probing = self._cluster.options(self._cluster.timeout_s)
+        watch = Watch(member.endpoint, member.watch.Watch(**options), lambda: member.kv.Range(question, **probing))
         create = rpc.WatchCreateRequest(key=prefix.encode(), range_end=_prefix_end(prefix), start_revision=start_revision)
         try:
             await watch.open(rpc.WatchRequest(create_request=create), self._cluster.timeout_s)
@@ -158,12 +164,14 @@ class EtcdClient:
 class Watch:
     """An open watch. It reads all the time, so that a slow consumer gets many changes at once and not a backlog."""
 
-    def __init__(self, endpoint: Endpoint, stream: Any) -> None:
+    def __init__(self, endpoint: Endpoint, stream: Any, probe: Callable[[], Awaitable[object]]) -> None:
+        """`probe` asks the same member something over the same connection."""
         self._endpoint = endpoint
+        self._probe = probe
         self._stream = stream
         self._answers = aiter(stream)
         self._arrived: asyncio.Queue[tuple[Change, ...] | EtcdError] = asyncio.Queue()
-        self._reader: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def changes(self) -> list[Change]:
         """All that has happened since the last call; waits until there is something. Raises Compacted, EtcdUnavailable."""
@@ -184,14 +192,15 @@ class Watch:
             raise self._broken(error) from error
         except TimeoutError as error:
             raise EtcdUnavailable(f"etcd at {self._endpoint}: watch not confirmed in {timeout_s:g} s") from error
-        # A task of its own: cancelling a gRPC read ends the stream, and `changes` must be free to be cancelled.
-        self._reader = asyncio.create_task(self._read_on())
+        # Tasks of their own: cancelling a gRPC read ends the stream, and `changes` must be free to be cancelled.
+        self._tasks = {asyncio.create_task(self._read_on()), asyncio.create_task(self._probe_on())}
 
     async def close(self) -> None:
         self._stream.cancel()
-        if self._reader:
-            self._reader.cancel()
-            await asyncio.wait({self._reader})
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _read_on(self) -> None:
         try:
@@ -201,6 +210,17 @@ class Watch:
             self._arrived.put_nowait(error)
         except grpc.aio.AioRpcError as error:
             self._arrived.put_nowait(self._broken(error))
+
+    async def _probe_on(self) -> None:
+        """End a watch whose connection carries nothing any more; an answer of any kind, a refusal too, proves that it does."""
+        while True:
+            await asyncio.sleep(PROBE_S)
+            try:
+                await self._probe()
+            except grpc.aio.AioRpcError as error:
+                if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    self._arrived.put_nowait(self._broken(error))
+                    return
 
     async def _read(self) -> tuple[Change, ...]:
         answer = await anext(self._answers, None)
