@@ -15,7 +15,7 @@ from flanneld.etcd.endpoint import Endpoint, EtcdError, EtcdRefused, EtcdUnavail
 T = TypeVar("T")
 
 _CHANNEL_OPTIONS = [
-    # A dead connection is noticed after 6 + 4 s (grpc.keepalive_timeout_ms is not heeded: the default would be 60 s more).
+    # A dead connection is replaced after 6 + 4 s, mostly (grpc.keepalive_timeout_ms is not heeded: the default would be 60 s more).
     # etcd hangs up on clients that ping more often than every 5 s.
     ("grpc.keepalive_time_ms", 6000),
     ("grpc.http2.ping_timeout_ms", 4000),
