@@ -65,6 +65,8 @@ def _answer(ip: IPInterface) -> tuple[float | None, str]:
             failure = f"no answer in {WAIT_S:.0f} s"
         except OSError as error:
             failure = os.strerror(error.errno or 0).lower()
+            # A refusal comes at once, and may be over at the next try: a host that was ready first hears of the last one after it.
+            time.sleep(WAIT_S)
     return (min(rtts), "") if rtts else (None, failure)
 
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -326,3 +327,16 @@ def test_hosts_can_be_kept_inside_a_container_whichever_processor_numbered_it(tm
     container = ["taskset", "--cpu-list", str(processor), "unshare", "--mount", sys.executable, "-c", KEEP_MANY, str(tmp_path)]
     ended = subprocess.run(container, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_ping_outlasts_a_refusal_that_passes(lab: Lab) -> None:
+    """As where a host has not yet heard of the newest one: user-space backends answer "network unreachable" at once."""
+    host, pods = lab.host("h1"), [host.pod("p1") for host in lab.hosts]
+    refused = f"unreachable {pods[1].addresses[0].ip}"
+    host.run(["ip", "route", "add", *refused.split()])
+    relent = threading.Timer(0.5, host.run, [["ip", "route", "del", *refused.split()]])
+    relent.start()
+    try:
+        assert all(echo.rtt_s is not None for echo in ping_all(pods))
+    finally:
+        relent.join()
