@@ -10,14 +10,22 @@ import errno
 import secrets
 import socket
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from flanneld.kernel import IPInterface, KernelError, Link
+from flanneld.lease import IPNetwork
 from flanneld.linux import rtnetlink as rt
-from flanneld.linux.message import NLM_F_CREATE, NLM_F_EXCL, Message, attribute, nested, text, u32
+from flanneld.linux.message import NLM_F_CREATE, NLM_F_EXCL, Message, attribute, integer, nested, text, u32
 from flanneld.linux.netlink import Netlink
 
 VETH_INFO_PEER = 1
-IFLA_BRPORT_MODE = 4
+IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
+IFLA_LINK = 5
+IFLA_OPERSTATE, IF_OPER_UP = 16, 6
+IFF_PROMISC = 0x100
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+DOOMED_GROUP = 0x7A27A9
+"""A group of interfaces (`ip link show group`) that nobody else uses: those that are being removed."""
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 
 
@@ -48,15 +56,53 @@ def get_link(nl: Netlink, name: str) -> Message | None:
         raise
 
 
+def link_at(nl: Netlink, index: int) -> Link | None:
+    """The interface of that index, or None."""
+    try:
+        return rt.decode_link(nl.get(f"lookup of link {index}", Message(rt.RTM_GETLINK, _header(index))))
+    except KernelError as error:
+        if error.errno in (errno.ENODEV, errno.EINVAL):  # EINVAL: no index at all
+            return None
+        raise
+
+
+def lower_of(nl: Netlink, name: str) -> int:
+    """The index of what the interface stands on, in that one's namespace: a veth's other end; 0: nothing, or no such interface."""
+    message = get_link(nl, name)
+    return 0 if message is None else integer(rt.link_attributes(message).get(IFLA_LINK))
+
+
 def addresses(nl: Netlink, index: int) -> tuple[IPInterface, ...]:
     """The interface's addresses, those first that other hosts reach best: see Address.rank."""
     return tuple(address.interface for address in sorted(_addresses(nl, index), key=lambda address: address.rank))
 
 
-def new_link(name: str, kind: str, *attributes: bytes, info: bytes = b"") -> Message:
+def tentative(nl: Netlink, index: int) -> tuple[IPInterface, ...]:
+    """Those of the interface's addresses that are still being checked for duplicates (RFC 4862)."""
+    return tuple(address.interface for address in _addresses(nl, index) if address.flags & rt.IFA_F_TENTATIVE)
+
+
+def route_destinations(nl: Netlink, index: int) -> frozenset[IPNetwork]:
+    """Where the main table leads by this interface."""
+    found = [rt.decode_route(message) for family in rt.FAMILY.values() for message in _dump_routes(nl, family, index)]
+    return frozenset(route.destination for route in found if route is not None)
+
+
+def _dump_routes(nl: Netlink, family: int, index: int) -> list[Message]:
+    try:
+        return nl.dump(rt.route_dump(family, device=index))
+    except KernelError as error:
+        if error.errno == errno.ENOENT:  # nobody has put a route into the table yet
+            return []
+        raise
+
+
+def new_link(name: str, kind: str, *attributes: bytes, info: bytes = b"", up: bool = False) -> Message:
     """The request to make an interface of that kind; `info` is the kind's own IFLA_INFO_DATA."""
     link_info = nested(rt.IFLA_LINKINFO, text(rt.IFLA_INFO_KIND, kind), nested(rt.IFLA_INFO_DATA, info) if info else b"")
-    return _request(rt.RTM_NEWLINK, text(rt.IFLA_IFNAME, name), *attributes, link_info, flags=NLM_F_CREATE | NLM_F_EXCL)
+    header = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, rt.IFF_UP if up else 0, rt.IFF_UP if up else 0)
+    body = b"".join((header, text(rt.IFLA_IFNAME, name), *attributes, link_info))
+    return Message(rt.RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def set_link(
@@ -96,30 +142,45 @@ def remove_link(nl: Netlink, name: str) -> None:
     _tolerate(errno.ENODEV, nl, f"removal of {name}", _request(rt.RTM_DELLINK, text(rt.IFLA_IFNAME, name)))
 
 
+def remove_links(nl: Netlink, names: Collection[str]) -> None:
+    """Remove many interfaces, which the kernel waits for once and not once each; those that are not there are no matter."""
+    outcomes = nl.transact(
+        [Message(rt.RTM_SETLINK, _header() + text(rt.IFLA_IFNAME, name) + u32(rt.IFLA_GROUP, DOOMED_GROUP)) for name in names]
+    )
+    for name, outcome in zip(names, outcomes, strict=True):
+        if outcome and outcome != errno.ENODEV:
+            raise KernelError(int(outcome), f"removal of {name}", outcome.why)
+    _tolerate(errno.ENODEV, nl, f"removal of {', '.join(names)}", _request(rt.RTM_DELLINK, u32(rt.IFLA_GROUP, DOOMED_GROUP)))
+
+
 def set_addresses(nl: Netlink, index: int, wanted: Collection[IPInterface]) -> None:
     """Leave the interface with exactly these addresses, and its link-local ones."""
     for address in {found.interface for found in _addresses(nl, index)} - set(wanted):
         if not address.is_link_local:
-            gone = _address_message(rt.RTM_DELADDR, index, address)
-            _tolerate(errno.EADDRNOTAVAIL, nl, f"removal of {address} from link {index}", gone)
+            remove_address(nl, index, address)
     # Read again: IPv4's secondary addresses go with their primary one.
     present = {found.interface for found in _addresses(nl, index)}
     for address in wanted:
         if address not in present:
-            nl.change(f"{address} on link {index}", _address_message(rt.RTM_NEWADDR, index, address))
+            nl.change(f"{address} on link {index}", new_address(index, address))
 
 
-def ensure_bridge(nl: Netlink, name: str, *, mtu: int, mac: str | None = None, addresses: Collection[IPInterface] = ()) -> Link:
-    """A bridge that is up, with exactly these addresses. Without `mac` it keeps its own, whatever ports come and go."""
-    if link(nl, name) is None:
+def ensure_bridge(nl: Netlink, name: str, *, mtu: int = 0, mac: str | None = None) -> Link:
+    """A bridge that is up; one that is made gets this MAC or a random one, and keeps it, whatever ports come and go.
+
+    `mtu` 0 leaves the MTU as it is.
+    """
+    found = link(nl, name)
+    if found is None:
         # A bridge without a MAC of its own takes a port's, and changes it under the pods that have resolved it.
         request = new_link(name, "bridge", attribute(rt.IFLA_ADDRESS, rt.mac_bytes(mac or random_mac())))
         _tolerate(errno.EEXIST, nl, f"bridge {name}", request)  # somebody made it since
-    found = present_link(nl, name)
+        found = present_link(nl, name)
     if found.kind != "bridge":
         raise KernelError(errno.EEXIST, f"bridge {name}", f"there is a {found.kind or 'hardware'} device of that name")
-    adjust_link(nl, found, mtu=mtu, mac=mac)
-    set_addresses(nl, found.index, addresses)
+    if found.up and mtu in (0, found.mtu):
+        return found
+    adjust_link(nl, found, mtu=mtu or found.mtu)
     return present_link(nl, name)
 
 
@@ -131,38 +192,79 @@ def present_link(nl: Netlink, name: str) -> Link:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A place in a bridge."""
+
+    bridge: int
+    """The bridge's index."""
+    hairpin: bool = False
+    """A frame may leave by the port it came in by: for a pod that reaches itself through a service."""
+    isolated: bool = False
+    """Isolated ports do not reach each other."""
+
+
 def add_veth(
     nl: Netlink,
     name: str,
     peer: str,
     *,
     peer_netns: int | None = None,
-    mtu: int = 1500,
+    mtu: int = 0,
     mac: str | None = None,
     peer_mac: str | None = None,
+    port: Port | None = None,
 ) -> None:
-    """Make a pair, both ends down; `peer_netns` is an open descriptor of the namespace in which the peer is born."""
+    """Make a pair, in one send; `peer_netns` is an open descriptor of the namespace in which the peer is born.
+
+    Both ends are down, but with a `port` our end is in its bridge, and up. `mtu` 0 is the kernel's default.
+    """
     ends = [
-        u32(rt.IFLA_MTU, mtu) + (b"" if address is None else attribute(rt.IFLA_ADDRESS, rt.mac_bytes(address)))
+        (u32(rt.IFLA_MTU, mtu) if mtu else b"") + (b"" if address is None else attribute(rt.IFLA_ADDRESS, rt.mac_bytes(address)))
         for address in (mac, peer_mac)
     ]
     netns = b"" if peer_netns is None else u32(rt.IFLA_NET_NS_FD, peer_netns)
-    peer_end = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + text(rt.IFLA_IFNAME, peer) + ends[1] + netns
-    nl.change(f"veth {name}", new_link(name, "veth", ends[0], info=nested(VETH_INFO_PEER, peer_end)))
+    peer_end = _header() + text(rt.IFLA_IFNAME, peer) + ends[1] + netns
+    master = u32(rt.IFLA_MASTER, port.bridge) if port else b""
+    requests = [new_link(name, "veth", ends[0], master, info=nested(VETH_INFO_PEER, peer_end), up=port is not None)]
+    requests += [_port_settings(name, port)] if port else []
+    outcomes = nl.transact(requests)
+    failed = next((outcome for outcome in outcomes if outcome), None)
+    if failed:
+        if not outcomes[0]:  # the pair is there, but not as it was to be
+            remove_link(nl, name)
+        raise KernelError(int(failed), f"veth {name} with peer {peer}", failed.why)
 
 
-def set_hairpin(nl: Netlink, index: int) -> None:
-    """Let the bridge send a frame back out of the port it came in by, for a pod that reaches itself through a service."""
-    header = rt.IFINFOMSG.pack(rt.AF_BRIDGE, 0, index, 0, 0)
-    body = header + nested(rt.IFLA_PROTINFO, attribute(IFLA_BRPORT_MODE, b"\1"))
-    nl.change(f"hairpin mode of link {index}", Message(rt.RTM_SETLINK, body))
+def _port_settings(name: str, port: Port) -> Message:
+    """By name, since nobody knows the port's index yet."""
+    settings = attribute(IFLA_BRPORT_MODE, bytes([port.hairpin])) + attribute(IFLA_BRPORT_ISOLATED, bytes([port.isolated]))
+    info = nested(rt.IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, settings))
+    return Message(rt.RTM_NEWLINK, _header() + text(rt.IFLA_IFNAME, name) + info)
+
+
+def is_running(nl: Netlink, name: str) -> bool:
+    """Whether packets pass: up, and with a carrier that the rest of the kernel knows of (RFC 2863's operational status)."""
+    message = get_link(nl, name)
+    return message is not None and rt.link_attributes(message).get(IFLA_OPERSTATE) == bytes([IF_OPER_UP])
+
+
+def master_of(nl: Netlink, name: str) -> int:
+    """The index of what the interface is a port of; 0: nothing, or there is no such interface."""
+    message = get_link(nl, name)
+    return 0 if message is None else integer(rt.link_attributes(message).get(rt.IFLA_MASTER))
+
+
+def set_promiscuous(nl: Netlink, index: int) -> None:
+    """Take every frame that comes by."""
+    header = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, IFF_PROMISC, IFF_PROMISC)
+    nl.change(f"promiscuous mode of link {index}", Message(rt.RTM_SETLINK, header))
 
 
 def disable_autoconf(nl: Netlink, index: int) -> None:
     """Make no IPv6 link-local address: the interface then asks for no router and joins no group; a kernel without IPv6 is fine."""
-    inet6 = nested(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE])))
-    header = rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
-    request = Message(rt.RTM_SETLINK, header + nested(rt.IFLA_AF_SPEC, inet6))
+    mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
+    request = Message(rt.RTM_SETLINK, _header(index) + nested(rt.IFLA_AF_SPEC, nested(socket.AF_INET6, mode)))
     _tolerate(errno.EAFNOSUPPORT, nl, f"IPv6 mode of link {index}", request)
 
 
@@ -181,7 +283,11 @@ def _tolerate(harmless: int, nl: Netlink, what: str, request: Message) -> None:
 
 
 def _request(kind: int, *attributes: bytes, flags: int = 0) -> Message:
-    return Message(kind, rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + b"".join(attributes), flags)
+    return Message(kind, _header() + b"".join(attributes), flags)
+
+
+def _header(index: int = 0) -> bytes:
+    return rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
 
 
 def _addresses(nl: Netlink, index: int) -> list[rt.Address]:
@@ -195,9 +301,28 @@ def _addresses(nl: Netlink, index: int) -> list[rt.Address]:
         raise
 
 
-def _address_message(kind: int, index: int, address: IPInterface) -> Message:
-    # Without duplicate detection an IPv6 address works at once; both families take the flag.
-    header = rt.IFADDRMSG.pack(rt.FAMILY[address.version], address.network.prefixlen, rt.IFA_F_NODAD, 0, index)
+def new_address(index: int, address: IPInterface, flags: int = rt.IFA_F_NODAD) -> Message:
+    """The request to give an interface an address, refused (EEXIST) when it has it.
+
+    IFA_F_NODAD: without duplicate detection an IPv6 address works at once; both families take the flag.
+    """
+    return _address_message(rt.RTM_NEWADDR, index, address, flags)
+
+
+def add_address(nl: Netlink, index: int, address: IPInterface) -> None:
+    """Give an interface an address; nothing happens when it has it."""
+    _tolerate(errno.EEXIST, nl, f"{address} on link {index}", new_address(index, address))
+
+
+def remove_address(nl: Netlink, index: int, address: IPInterface) -> None:
+    """Take an address from an interface; nothing happens when it has it not."""
+    gone = _address_message(rt.RTM_DELADDR, index, address)
+    _tolerate(errno.EADDRNOTAVAIL, nl, f"removal of {address} from link {index}", gone)
+
+
+def _address_message(kind: int, index: int, address: IPInterface, flags: int = 0) -> Message:
+    # Flags of more than a byte have an attribute of their own.
+    header = rt.IFADDRMSG.pack(rt.FAMILY[address.version], address.network.prefixlen, flags & 0xFF, 0, index)
     own = address.ip.packed
-    body = header + attribute(rt.IFA_LOCAL, own) + attribute(rt.IFA_ADDRESS, own)
+    body = header + attribute(rt.IFA_LOCAL, own) + attribute(rt.IFA_ADDRESS, own) + u32(rt.IFA_FLAGS, flags)
     return Message(kind, body, NLM_F_CREATE | NLM_F_EXCL if kind == rt.RTM_NEWADDR else 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ class Mount(IntFlag):
     PRIVATE = 1 << 18
 
 
+_NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 _MNT_DETACH = 2  # of umount2(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -70,6 +72,14 @@ def setns(where: Where) -> None:
         _check(_libc.setns(descriptor, 0), where)
     finally:
         os.close(descriptor)
+
+
+def is_network_namespace(descriptor: int) -> bool:
+    """Whether an open file is one (ioctl_nsfs(2))."""
+    try:
+        return fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == Clone.NEWNET
+    except OSError:
+        return False
 
 
 def mount(source: str | Path, target: str | Path, kind: str = "", flags: Mount = Mount.NONE, options: str = "") -> None:

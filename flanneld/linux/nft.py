@@ -165,10 +165,16 @@ def decode_changes(notice: bytes) -> Iterator[NftChange]:
         yield NftChange(family, string(named.get(NFTA_TABLE)), string(named.get(NFTA_CHAIN[kind])), gone)
 
 
-async def nft_changes(concerns_us: Callable[[NftChange], bool]) -> AsyncGenerator[None, None]:
-    """Yield at once and then after changes that concern us, a burst as one; never ends. Raises NftMissing at the start.
+def nft_changes(concerns_us: Callable[[NftChange], bool]) -> AsyncGenerator[None, None]:
+    """`nft_notices` of changes that concern us."""
+    return nft_notices(lambda notice: any(map(concerns_us, decode_changes(notice))))
 
-    Changes made while the consumer is busy are reported when it comes back. The namespace is the one of the first step.
+
+async def nft_notices(concerns_us: Callable[[bytes], bool]) -> AsyncGenerator[None, None]:
+    """Yield at once and then after notices that concern us, a burst as one; never ends. Raises NftMissing at the start.
+
+    A notice is what one receive returned. Changes made while the consumer is busy are reported when it comes back. The namespace is
+    the one of the first step.
     """
     with _netfilter_socket() as notices:
         notices.bind((0, 0))  # without a port of its own it would hear nothing
@@ -180,7 +186,7 @@ async def nft_changes(concerns_us: Callable[[NftChange], bool]) -> AsyncGenerato
             _drop_pending(notices)
 
 
-async def _concern(notices: socket.socket, concerns_us: Callable[[NftChange], bool]) -> None:
+async def _concern(notices: socket.socket, concerns_us: Callable[[bytes], bool]) -> None:
     """Return after a notice that concerns us, or that may have: the kernel dropped some (ENOBUFS)."""
     while True:
         try:
@@ -189,7 +195,7 @@ async def _concern(notices: socket.socket, concerns_us: Callable[[NftChange], bo
             if error.errno == errno.ENOBUFS:
                 return
             raise
-        if any(map(concerns_us, decode_changes(notice))):
+        if concerns_us(notice):
             return
 
 

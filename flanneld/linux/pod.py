@@ -1,90 +1,127 @@
-"""A pod's network: a bridge, a veth pair into its namespace, addresses, routes; must not know where addresses come from."""
+"""A link in a pod: up, with addresses and routes; and what makes it reachable at once. Must not know where addresses come from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Interface, IPv6Network
-from typing import TypeAlias
+from ipaddress import IPv4Network, IPv6Network
 
-from flanneld.kernel import IPInterface, Route
+from flanneld.kernel import IPInterface
 from flanneld.lease import IPAddress, IPNetwork
-from flanneld.linux.links import add_veth, ensure_bridge, present_link, remove_link, set_addresses, set_hairpin, set_link
+from flanneld.linux import rtnetlink as rt
+from flanneld.linux.links import new_address, present_link
+from flanneld.linux.message import NLM_F_CREATE, NLM_F_EXCL, Message, attribute, nested, u32
 from flanneld.linux.netlink import Netlink
-from flanneld.linux.netns import netlink_in
-from flanneld.linux.rtnetlink import encode_entry
 
-Via: TypeAlias = tuple[IPNetwork, IPAddress]
-"""A destination and its next hop."""
-
+LOOPBACK_INDEX = 1
+"""Of `lo`, in every namespace (LOOPBACK_IFINDEX of net/flow.h)."""
 DEFAULT_DESTINATION: dict[int, IPNetwork] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
-ROUTER_LINK_LOCAL = IPv6Interface("fe80::1/64")
-"""A router asks for neighbours by its link-local address; the kernel's own is of use only two seconds later (RFC 4862)."""
-BOOT_PROTOCOL = 3
-"""RTPROT_BOOT: what `ip route add` gives a route."""
+RTPROT_BOOT = 3
+"""What `ip route add` gives a route."""
+RTA_METRICS, RTA_TABLE = 8, 15
+RTAX_MTU, RTAX_ADVMSS = 2, 8
+SYSCTL = "/proc/sys/net"
 
 
 @dataclass(frozen=True, slots=True)
-class PodLink:
-    """One interface of a pod, and what it hangs on."""
+class PodRoute:
+    """A route of a pod."""
 
-    name: str
-    """In the pod: eth0."""
-    host_name: str
-    """Of its other end, on the host."""
-    bridge: str
-    addresses: tuple[IPInterface, ...]
-    """The pod's, one per family."""
-    gateways: tuple[IPInterface, ...]
-    """The bridge's, one per family: the pod's default gateways."""
-    mtu: int
-    """Bytes, of the bridge and both ends."""
+    destination: IPNetwork
+    gateway: IPAddress | None = None
+    """None: the destination is on the link."""
+    mtu: int = 0
+    """Bytes; 0: the link's."""
+    advmss: int = 0
+    metric: int = 0
+    """0: the kernel's default."""
+    table: int = rt.RT_TABLE_MAIN
+    scope: int | None = None
+    """RT_SCOPE_*; None: what fits the gateway."""
+
+    def __str__(self) -> str:
+        return f"route {self.destination}" + (f" via {self.gateway}" if self.gateway else "")
 
 
-def attach_pod(nl: Netlink, netns: int, wanted: PodLink) -> str:
-    """Give the pod's namespace (an open descriptor) its interface, up, with addresses and default routes; returns its MAC.
+def bring_up(
+    nl: Netlink,
+    name: str,
+    addresses: Sequence[IPInterface] = (),
+    routes: Sequence[PodRoute] = (),
+    *,
+    detect_duplicates: bool = False,
+    subnet_routes: bool = True,
+) -> int:
+    """Set a fresh interface up, address it and route through it, in one send; returns its index. Raises KernelError.
 
-    `nl` is a socket of the host's namespace. The bridge is made as needed and stays. Raises KernelError, leaving no pair behind.
+    Without `subnet_routes` the kernel makes no routes to the addresses' own networks.
     """
-    local = [ROUTER_LINK_LOCAL] if any(gateway.version == 6 for gateway in wanted.gateways) else []
-    addresses = (*wanted.gateways, *local)
-    bridge = ensure_bridge(nl, wanted.bridge, mtu=wanted.mtu, mac=mac_of(wanted.gateways[0]), addresses=addresses)
-    mac = mac_of(wanted.addresses[0])
-    add_veth(nl, wanted.host_name, wanted.name, peer_netns=netns, mtu=wanted.mtu, peer_mac=mac)
-    try:
-        port = present_link(nl, wanted.host_name)
-        set_link(nl, port.index, master=bridge.index, up=True)
-        set_hairpin(nl, port.index)
-        with netlink_in(netns) as inside:
-            bring_up(inside, "lo")
-            bring_up(inside, wanted.name, wanted.addresses, default_routes(wanted.gateways))
-    except BaseException:
-        detach_pod(nl, wanted.host_name)
-        raise
-    return mac
-
-
-def detach_pod(nl: Netlink, host_name: str) -> None:
-    """Take the pod's interface away, both ends; nothing happens when there is none."""
-    remove_link(nl, host_name)
-
-
-def bring_up(nl: Netlink, name: str, addresses: Iterable[IPInterface] = (), routes: Iterable[Via] = ()) -> None:
-    """Address an interface, set it up, and route through it; raises KernelError."""
     index = present_link(nl, name).index
-    wanted = tuple(addresses)
-    if wanted:
-        set_addresses(nl, index, wanted)
-    set_link(nl, index, up=True)
-    entries = [Route(destination, index, gateway, protocol=BOOT_PROTOCOL) for destination, gateway in routes]
-    nl.change(f"routes of {name}", *map(encode_entry, entries))
+    flags = (0 if detect_duplicates else rt.IFA_F_NODAD) | (0 if subnet_routes else rt.IFA_F_NOPREFIXROUTE)
+    requests = [
+        Message(rt.RTM_SETLINK, rt.IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, rt.IFF_UP, rt.IFF_UP)),
+        *(new_address(index, address, flags) for address in addresses),
+        *(new_route(index, route) for route in routes),
+    ]
+    nl.change(", ".join([f"{name} up", *map(str, addresses), *map(str, routes)]), *requests)
+    return index
 
 
-def default_routes(gateways: Iterable[IPInterface]) -> list[Via]:
+def new_route(index: int, route: PodRoute) -> Message:
+    """The request to make a route through an interface, refused (EEXIST) when there is one in its place."""
+    scope = route.scope
+    if scope is None:
+        scope = rt.RT_SCOPE_LINK if route.gateway is None else rt.RT_SCOPE_UNIVERSE
+    network = route.destination
+    table = route.table if route.table < 1 << 8 else 0  # the header has a byte for it
+    header = rt.RTMSG.pack(rt.FAMILY[network.version], network.prefixlen, 0, 0, table, RTPROT_BOOT, scope, 1, 0)
+    parts = [attribute(rt.RTA_DST, network.network_address.packed), u32(rt.RTA_OIF, index), u32(RTA_TABLE, route.table)]
+    parts += [_gateway(network, route.gateway)] if route.gateway else []
+    parts += [u32(rt.RTA_PRIORITY, route.metric)] if route.metric else []
+    metrics = [u32(kind, value) for kind, value in ((RTAX_MTU, route.mtu), (RTAX_ADVMSS, route.advmss)) if value]
+    parts += [nested(RTA_METRICS, *metrics)] if metrics else []
+    return Message(rt.RTM_NEWROUTE, header + b"".join(parts), NLM_F_CREATE | NLM_F_EXCL)
+
+
+def _gateway(network: IPNetwork, gateway: IPAddress) -> bytes:
+    if gateway.version == network.version:
+        return attribute(rt.RTA_GATEWAY, gateway.packed)
+    # IPv4 by way of an IPv6 next hop, RFC 8950.
+    return attribute(rt.RTA_VIA, rt.FAMILY[gateway.version].to_bytes(2, sys.byteorder) + gateway.packed)
+
+
+def announce_changes(name: str, families: Iterable[int]) -> None:
+    """Let the kernel tell neighbours of an interface's addresses whenever its MAC is set: by gratuitous ARP, unsolicited NA.
+
+    For a thread in the pod's namespace. A /proc that is read-only is no matter.
+    """
+    for family, setting in ((4, f"ipv4/conf/{name}/arp_notify"), (6, f"ipv6/conf/{name}/ndisc_notify")):
+        if family in families:
+            with suppress(OSError):
+                _write(setting, "1")
+
+
+def ensure_sysctl(setting: str, value: str) -> None:
+    """Bring net/`setting` of this thread's namespace to a value; raises OSError if it cannot be, and is not that already."""
+    with open(f"{SYSCTL}/{setting}", "rb", buffering=0) as file:
+        if file.read().strip() == value.encode():
+            return
+    _write(setting, value)
+
+
+def _write(setting: str, value: str) -> None:
+    with open(f"{SYSCTL}/{setting}", "wb", buffering=0) as file:
+        file.write(value.encode())
+
+
+def default_routes(gateways: Iterable[IPInterface]) -> list[PodRoute]:
     """Everything by way of these, each for its family."""
-    return [(DEFAULT_DESTINATION[gateway.version], gateway.ip) for gateway in gateways]
+    return [PodRoute(DEFAULT_DESTINATION[gateway.version], gateway.ip) for gateway in gateways]
 
 
-def mac_of(ip: IPInterface) -> str:
+def mac_of(ip: IPInterface | IPAddress) -> str:
     """A MAC made from an address, so that whoever gets the address next is reached at once (locally administered, IEEE 802 §8)."""
     return bytes((0x0A, 0x58, *ip.packed[-4:])).hex(":")

@@ -48,10 +48,17 @@ NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 NTF_SELF = 2
 
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
-IFA_F_TEMPORARY, IFA_F_NODAD, IFA_F_DEPRECATED, IFA_F_PERMANENT = 0x1, 0x2, 0x20, 0x80
+IFA_F_TEMPORARY, IFA_F_NODAD, IFA_F_DEPRECATED, IFA_F_TENTATIVE, IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = (
+    0x1,
+    0x2,
+    0x20,
+    0x40,
+    0x80,
+    0x200,
+)
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_PROTINFO, IFLA_LINKINFO = 1, 3, 4, 10, 12, 18
-IFLA_AF_SPEC, IFLA_NET_NS_FD = 26, 28
+IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFF_UP = 1
 
@@ -227,6 +234,11 @@ def decode_link(message: Message) -> Link | None:
     info = attributes(found.get(IFLA_LINKINFO, b""))
     name, mac, kind = string(found.get(IFLA_IFNAME)), mac_text(found.get(IFLA_ADDRESS)), string(info.get(IFLA_INFO_KIND))
     return Link(index, name, integer(found.get(IFLA_MTU)), mac, bool(flags & IFF_UP), kind)
+
+
+def link_attributes(message: Message) -> dict[int, bytes]:
+    """All that a message about an interface says of it (IFLA_*)."""
+    return attributes(message.body, IFINFOMSG.size)
 
 
 def mac_bytes(mac: str) -> bytes:
