@@ -1,0 +1,1 @@
+"""CNI plugins: everything a pod's network needs on a node, in one program."""

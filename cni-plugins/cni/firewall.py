@@ -1,0 +1,123 @@
+"""The plugin `firewall`: the host lets the pod's connections pass, and an ingress policy says which pods reach it; chained only.
+
+Its result is the one before. All is elements of sets in our packet filter tables, and for a host with iptables one rule for all pods there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from cni import iptables_forward
+from cni.ledger import HeldElement, Key
+from cni.node import Node
+from cni.packet_elements import bridge_apart, isolate_port, pass_forwarding
+from cni.plugin import Request
+from cni.result import Result
+from cni.spec import CniError, Code
+
+ADMIN_CHAIN = "CNI-ADMIN"
+CHAIN_NAME = re.compile(r"[^\s\"\\!-][^\s\"\\]{0,27}")
+"""What iptables takes for one, and its restore format for one word."""
+POLICIES = ("open", "same-bridge", "isolated")
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """The plugin's configuration."""
+
+    policy: str
+    """Of POLICIES."""
+    admin_chain: str
+    """A chain of iptables that is asked before ours, where there is iptables."""
+
+
+def parse(request: Request) -> Firewall:
+    """Read the configuration; raises CniError (2, 7)."""
+    told = request.config
+    if told.choice("backend", "", "iptables", "nftables", "firewalld") == "firewalld":
+        raise CniError(
+            Code.UNSUPPORTED_FIELD, 'unsupported field backend "firewalld"', "without a backend, pods pass firewalld's zones too"
+        )
+    if told.text("firewalldZone"):
+        raise CniError(Code.UNSUPPORTED_FIELD, "unsupported field firewalldZone", "expected none: zones are firewalld's")
+    policy = told.text("ingressPolicy") or POLICIES[0]
+    if policy not in POLICIES:
+        raise CniError(Code.INVALID_CONFIG, f"unknown ingress policy: {policy!r}", f"expected one of {', '.join(POLICIES)}")
+    chain = told.text("iptablesAdminChainName", ADMIN_CHAIN)
+    if not CHAIN_NAME.fullmatch(chain):
+        told.wrong("iptablesAdminChainName", chain, "a chain's name, 28 characters at most, without white space")
+    request.finish_config()
+    return Firewall(policy, chain)
+
+
+def elements_for(config: Firewall, result: Result) -> tuple[HeldElement, ...]:
+    """What the packet filter has to know; raises CniError (7) when a policy has no bridge to be about."""
+    elements = [pass_forwarding(ip.address.ip) for ip in result.ips]
+    if config.policy != "open":
+        on_host = [interface.name for interface in result.interfaces if not interface.sandbox]
+        if not on_host:
+            details = 'make sure to chain "firewall" plugin with "bridge"'
+            raise CniError(Code.INVALID_CONFIG, f'interface needs to be set for ingress policy "{config.policy}"', details)
+        bridge, *ports = on_host  # as plugin `bridge` tells them
+        elements += bridge_apart(bridge, within=config.policy == "same-bridge")
+        elements += [isolate_port(port) for port in ports if config.policy == "isolated"]
+    return tuple(dict.fromkeys(elements))
+
+
+def add(request: Request, node: Node) -> Result:
+    """Let the pod's connections pass; a second ADD changes nothing."""
+    config = parse(request)
+    result = request.require_prev_result()
+    elements = elements_for(config, result)
+    former = node.ledger.record(request.key, request.plugin)
+    if former is not None and set(former.elements) - set(elements):
+        node.release(former)
+    if elements:
+        record = node.hold(request, *elements)
+        try:
+            node.table.put(elements)
+            for family in sorted({ip.address.version for ip in result.ips}):
+                iptables_forward.open_forward(family, config.admin_chain)
+        except BaseException:
+            node.release(record)
+            raise
+    return result
+
+
+def delete(request: Request, node: Node) -> None:
+    """Take the pod's elements away, and with the last pod's what iptables had for all."""
+    node.release_of(request.key, request.plugin)
+    _tidy(request, node)
+
+
+def _tidy(request: Request, node: Node) -> None:
+    with node.ledger.lock:
+        others = any(record.plugin == request.plugin for record in node.ledger.records())
+    if not others:
+        for family in iptables_forward.PROGRAM:
+            iptables_forward.close_forward(family)
+
+
+def check(request: Request, node: Node) -> None:
+    """Raise CniError unless the pod's connections pass."""
+    config = parse(request)
+    result = request.require_prev_result()
+    if missing := node.table.missing(elements_for(config, result)):
+        raise CniError(Code.FAILED, "packet filter elements are gone", ", ".join(f"{each.key} of {each.set}" for each in missing))
+    for family in sorted({ip.address.version for ip in result.ips}):
+        if not iptables_forward.is_open(family, config.admin_chain):
+            raise CniError(Code.FAILED, f"the rules of {iptables_forward.PROGRAM[family]} that let pods pass are gone")
+
+
+def gc(request: Request, node: Node, valid: Collection[Key]) -> None:
+    """Take away what no valid attachment has."""
+    node.release_invalid(request, valid)
+    _tidy(request, node)
+
+
+def status(request: Request, node: Node) -> None:
+    """Raise CniError (50) if there can be no packet filter."""
+    parse(request)
+    node.table.probe()
