@@ -6,6 +6,7 @@ that. What this host cannot do is found out before the lease is claimed, so that
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from flanneld import FlanneldError
 from flanneld.backend import Uplink, load_backend, unknown_keys
+from flanneld.cni_server import CniServer
 from flanneld.config import ConfigError, NetworkConfig
 from flanneld.firewall import open_firewall
 from flanneld.flags import Options
@@ -50,9 +52,12 @@ async def run(options: Options) -> None:
         await stack.enter_async_context(serve_health(options.healthz_ip, options.healthz_port, health))
         store = open_etcd_store(options)
         stack.push_async_callback(store.close)
-        network = await first_network(store)
-        health.met("network config")
-        await join(options, network, store, health)
+        async with asyncio.TaskGroup() as tasks:
+            if options.cni_socket:  # from the start: pods come and go while etcd is away
+                tasks.create_task(CniServer(*map(Path, (options.cni_socket, options.cni_journal, options.subnet_file))).run())
+            network = await first_network(store)
+            health.met("network config")
+            await join(options, network, store, health)
 
 
 async def join(options: Options, network: NetworkConfig, store: LeaseStore, health: Health) -> None:
