@@ -7,10 +7,11 @@ from importlib import import_module
 
 import click
 
+from cni.spec import CniError
 from flanneld import FlanneldError
 from lab import LabError
 
-COMMANDS = {"lab": "tartan.lab:lab", "leases": "tartan.leases:leases"}
+COMMANDS = {"cni": "tartan.cni:cni", "lab": "tartan.lab:lab", "leases": "tartan.leases:leases"}
 """Sub-command -> where it is; imported only when it is asked for."""
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     """The console script."""
     try:
         tartan()
-    except (FlanneldError, LabError, OSError) as error:
+    except (CniError, FlanneldError, LabError, OSError) as error:
         sys.exit(f"tartan: {error}")
 
 
