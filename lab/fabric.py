@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
 
-from flanneld.linux.links import add_veth, ensure_bridge, present_link, set_link
+from flanneld.linux.links import add_veth, ensure_bridge, present_link, set_addresses, set_link
 from flanneld.linux.netns import create, netlink_in, run_in
-from flanneld.linux.pod import bring_up, default_routes
+from flanneld.linux.pod import PodRoute, bring_up, default_routes
 from lab.topology import OUTSIDE, Host, IPInterface, Topology
 
 UPLINK = "eth0"
@@ -40,14 +40,16 @@ def build_fabric(topology: Topology, fabric: Path, outside: Path) -> None:
     with netlink_in(fabric) as nl:
         bring_up(nl, "lo")
         for segment in topology.segments:
-            ensure_bridge(nl, segment.name, mtu=segment.mtu, addresses=segment.routers)
+            set_addresses(nl, ensure_bridge(nl, segment.name, mtu=segment.mtu).index, segment.routers)
         with _open(outside) as netns:
             add_veth(nl, "outside", UPLINK, peer_netns=netns)
         gateways = outside_addresses(topology, 1)
         bring_up(nl, "outside", gateways)
     with netlink_in(outside) as nl:
         bring_up(nl, "lo")
-        vias = [(router.network, gateway.ip) for router in routers for gateway in gateways if gateway.version == router.version]
+        vias = [
+            PodRoute(router.network, gateway.ip) for router in routers for gateway in gateways if gateway.version == router.version
+        ]
         bring_up(nl, UPLINK, outside_addresses(topology, 2), vias)
 
 

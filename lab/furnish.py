@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flanneld.linux.netns import Mount, mount, unmount
+from lab.pods import furnish_for_pods
 from lab.state import LABS
 from lab.topology import Topology
 
@@ -31,6 +32,7 @@ def furnishing(topology: Topology, name: str) -> Callable[[], None]:
         own.write_text(hosts_file)
         if Path("/etc/hosts").exists():
             mount(own, "/etc/hosts", flags=Mount.BIND)
+        furnish_for_pods()
 
     return furnish
 

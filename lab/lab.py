@@ -18,7 +18,7 @@ from lab import LabError, daemon, etcd
 from lab.fabric import build_fabric, plug_in
 from lab.furnish import furnishing
 from lab.place import KINDS, Place, keep_namespaces
-from lab.pods import LabHost
+from lab.pods import CNI_BIN, CNI_CONF, LabHost
 from lab.state import claim, directory_of, recall, release
 from lab.topology import Host, Topology
 
@@ -38,7 +38,8 @@ class Lab:
         # What a user types in a lab finds the programs of this installation, and the lab's etcd.
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         usual = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
-        environment = {**usual, "PATH": path, "FLANNELD_ETCD_ENDPOINTS": self.etcd_url}
+        cni = {"CNI_PATH": str(CNI_BIN), "NETCONFPATH": str(CNI_CONF)}
+        environment = {**usual, "PATH": path, "FLANNELD_ETCD_ENDPOINTS": self.etcd_url, **cni}
         self.fabric, self.outside = (Place(place, (directory / place / "net",), environment) for place in ("fabric", "outside"))
         self.hosts = tuple(
             LabHost(host.name, tuple(directory / host.name / kind for kind in KINDS), environment, directory / host.name)

@@ -1,4 +1,4 @@
-"""Pods on a lab's hosts: a network namespace each, plumbed by the code that the CNI plugin calls; must not know fabrics or daemons.
+"""Pods on a lab's hosts: a network namespace each, attached by the CNI plugins as a runtime does; must not know fabrics or daemons.
 
 A host's pods are written down in its pods.json, addresses by name; their namespaces are in the host's own /run/netns, so that
 `ip netns` there lists them.
@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from pathlib import Path
 
+from cni.cache import Attachment
+from cni.chain import Chain
+from cni.conflist import find_conflist
+from cni.install import FLANNEL_CONFLIST, install
+from cni.invoke import Executables
+from cni.result import decode_result
+from cni.spec import CniError
 from flanneld import subnet_env
 from flanneld.linux import netns
 from flanneld.linux.netlink import Netlink
-from flanneld.linux.pod import PodLink, attach_pod, detach_pod
+from flanneld.linux.pod import bring_up
 from flanneld.subnet_env import SubnetEnv
 from lab import LabError
 from lab.place import Place
 from lab.state import write_json
-from lab.topology import IPInterface, IPNetwork
+from lab.topology import IPInterface
 
-BRIDGE = "cni0"
-"""flannel's CNI bridge."""
+CNI_BIN, CNI_CONF = Path("/run/cni/bin"), Path("/run/cni/net.d")
+"""Private to each host, as /opt/cni/bin and /etc/cni/net.d are not."""
 INTERFACE = "eth0"
 SUBNET_FILE = Path("/run/flannel/subnet.env")
 NETNS = Path("/run/netns")
@@ -61,55 +67,57 @@ class LabHost(Place):
 
     def pod(self, name: str) -> Pod:
         """The pod of that name, made if there is none; raises LabError, FlanneldError, and leaves nothing half-made then."""
-        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?", name):
-            raise LabError(f"pod name {name!r}: expected 1 to 11 of a-z, 0-9 and '-'")  # pod-NAME is an interface: 15 characters
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
+            raise LabError(f"pod name {name!r}: expected 1 to 63 of a-z, 0-9 and '-'")
         book = self.directory / "pods.json"
         with _locked(self.directory / "pods.lock"):
             pods = _read(book)
             if name not in pods:
-                pods[name] = self._make(name, pods)
+                pods[name] = self._make(name)
                 write_json(book, {name: [str(ip) for ip in addresses] for name, addresses in pods.items()})
         return self._pod(name, pods[name])
 
     def _pod(self, name: str, addresses: tuple[IPInterface, ...]) -> Pod:
         return Pod(name, (*self.namespaces, NETNS / name), self.environment, self.name, addresses)
 
-    def _make(self, name: str, others: Mapping[str, Collection[IPInterface]]) -> tuple[IPInterface, ...]:
-        env = self.subnet_env()
-        if env is None:
+    def _make(self, name: str) -> tuple[IPInterface, ...]:
+        if self.subnet_env() is None:
             raise LabError(f"{self.name} has no pod subnet: flanneld has not written {SUBNET_FILE} there")
-        taken = {ip for addresses in others.values() for ip in addresses}
-        addresses = tuple(_free(subnet, taken) for subnet in env.subnets)
-        gateways = tuple(ip_interface((subnet[1], subnet.prefixlen)) for subnet in env.subnets)
-        self.call(_attach, NETNS / name, PodLink(INTERFACE, f"pod-{name}", BRIDGE, addresses, gateways, env.mtu))
-        return addresses
+        return self.call(_attach, name)
 
 
-def _attach(path: Path, wanted: PodLink) -> None:
-    """Runs on the host: make the namespace and its link; what a killed run left in their place goes first."""
+def furnish_for_pods() -> None:
+    """Runs on a host that is being made: plugins and kube-flannel's configuration, where CNI_PATH and NETCONFPATH say they are."""
+    install(CNI_BIN)
+    CNI_CONF.mkdir(parents=True)
+    (CNI_CONF / FLANNEL_CONFLIST.name).write_bytes(FLANNEL_CONFLIST.read_bytes())
+
+
+def _attach(name: str) -> tuple[IPInterface, ...]:
+    """Runs on the host: make the pod's namespace and have the plugins attach it; what a killed run left there goes first."""
+    path = NETNS / name
+    attachment = Attachment(name, str(path), INTERFACE)
+    chain = Chain(find_conflist(CNI_CONF), Executables((str(CNI_BIN),)))
     path.parent.mkdir(exist_ok=True)
-    with Netlink() as nl:
-        detach_pod(nl, wanted.host_name)
+    if path.exists():
+        chain.delete(attachment)
         netns.delete(path)
-        netns.create(path)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                attach_pod(nl, descriptor, wanted)
-            finally:
-                os.close(descriptor)
-        except BaseException:
-            netns.delete(path)
-            raise
+    netns.create(path)
+    try:
+        netns.run_in(path, _loopback_up)
+        result = decode_result(chain.add(attachment), chain.network.version)
+    except CniError as error:
+        netns.delete(path)
+        raise LabError(f"pod {name}: {error}") from error
+    except BaseException:
+        netns.delete(path)
+        raise
+    return tuple(ip.address for ip in result.ips)
 
 
-def _free(subnet: IPNetwork, taken: Collection[IPInterface]) -> IPInterface:
-    """The first address that nobody has; not the bridge's, nor the broadcast's."""
-    for place in range(2, subnet.num_addresses - 1):
-        ip = ip_interface((subnet[place], subnet.prefixlen))
-        if ip not in taken:
-            return ip
-    raise LabError(f"no free address left in {subnet}: {len(taken)} pods have them")
+def _loopback_up() -> None:
+    with Netlink() as nl:
+        bring_up(nl, "lo")
 
 
 def _read(book: Path) -> dict[str, tuple[IPInterface, ...]]:
