@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface
 from typing import Any
@@ -42,10 +43,18 @@ class Host:
         return {f"{address['local']}/{address['prefixlen']}" for address in found["addr_info"] if address["scope"] == "global"}
 
 
+def eventually(is_so: Callable[[], bool], patience_s: float = 5.0) -> bool:
+    give_up_at = time.monotonic() + patience_s
+    while not is_so() and time.monotonic() < give_up_at:
+        time.sleep(0.01)
+    return is_so()
+
+
 @pytest.fixture
 def host() -> Iterator[Host]:
     with scratch_netns() as scratch, netns.netlink_in(scratch.path) as netlink:
-        uplink = links.ensure_bridge(netlink, "eth0", mtu=1500, mac=MAC, addresses=(NODE, NODE6))
+        uplink = links.ensure_bridge(netlink, "eth0", mtu=1500, mac=MAC)
+        links.set_addresses(netlink, uplink.index, (NODE, NODE6))
         yield Host(scratch, netlink, uplink)
 
 
@@ -58,12 +67,67 @@ def test_a_link_is_found_by_name_or_not_at_all(host: Host) -> None:
 
 def test_a_bridge_keeps_its_mac_whatever_its_ports_have(host: Host) -> None:
     bridge = links.ensure_bridge(host.netlink, "cni0", mtu=1400)
-    links.add_veth(host.netlink, "veth0", "eth9", mtu=1400, mac="00:00:00:00:00:01")
-    port = links.present_link(host.netlink, "veth0")
-    links.set_link(host.netlink, port.index, up=True, master=bridge.index)
-    links.set_hairpin(host.netlink, port.index)
-    assert host.details("veth0")["linkinfo"]["info_slave_data"]["hairpin"] is True
-    assert links.ensure_bridge(host.netlink, "cni0", mtu=1400).mac == bridge.mac
+    links.add_veth(host.netlink, "veth0", "eth9", mtu=1400, mac="00:00:00:00:00:01", port=links.Port(bridge.index))
+    assert links.ensure_bridge(host.netlink, "cni0", mtu=1400, mac=NEW_MAC) == links.ensure_bridge(host.netlink, "cni0")
+    assert links.present_link(host.netlink, "cni0").mac == bridge.mac
+
+
+def test_a_bridge_gets_the_mtu_that_is_asked_for_or_keeps_its_own(host: Host) -> None:
+    assert links.ensure_bridge(host.netlink, "cni0", mtu=1400).mtu == 1400
+    host.scratch.ip("link set cni0 down")
+    assert links.ensure_bridge(host.netlink, "cni0").mtu == 1400
+    assert links.ensure_bridge(host.netlink, "cni0", mtu=1300).mtu == 1300
+    assert links.present_link(host.netlink, "cni0").up
+
+
+@pytest.mark.parametrize(("hairpin", "isolated"), [(True, False), (False, True)])
+def test_a_veth_is_born_in_its_bridge_as_its_port_is_to_be(host: Host, hairpin: bool, isolated: bool) -> None:
+    links.add_veth(host.netlink, "veth0", "eth9", mac=MAC, port=links.Port(host.uplink.index, hairpin, isolated))
+    port = host.details("veth0")["linkinfo"]["info_slave_data"]
+    assert (port["hairpin"], port["isolated"]) == (hairpin, isolated)
+    assert (links.present_link(host.netlink, "veth0").up, host.details("veth0")["address"]) == (True, MAC)
+    assert links.master_of(host.netlink, "veth0") == host.uplink.index
+    assert links.master_of(host.netlink, "eth9") == links.master_of(host.netlink, "nothing") == 0
+
+
+def test_a_veth_whose_port_is_refused_is_not_left(host: Host) -> None:
+    lo = links.present_link(host.netlink, "lo").index
+    with pytest.raises(KernelError, match="veth veth0 with peer eth9"):
+        links.add_veth(host.netlink, "veth0", "eth9", port=links.Port(lo))
+    assert {link.name for link in links.links(host.netlink)} == {"lo", "eth0"}
+
+
+def test_a_pair_runs_when_both_ends_are_up(host: Host) -> None:
+    links.add_veth(host.netlink, "veth0", "eth9", port=links.Port(host.uplink.index))
+    assert not links.is_running(host.netlink, "veth0")
+    host.scratch.ip("link set eth9 up")
+    assert eventually(lambda: links.is_running(host.netlink, "veth0"))
+
+
+def test_many_links_go_in_one_request_and_missing_ones_are_no_matter(host: Host) -> None:
+    for n in range(20):
+        links.add_veth(host.netlink, f"veth{n}", f"peer{n}")
+    links.remove_links(host.netlink, [f"veth{n}" for n in range(19)] + ["nothing"])
+    assert {link.name for link in links.links(host.netlink)} == {"lo", "eth0", "veth19", "peer19"}
+    links.remove_links(host.netlink, ["nothing"])
+
+
+def test_an_address_is_added_and_removed_as_often_as_one_likes(host: Host) -> None:
+    address = ip_interface("fd31::7/64")
+    for _ in range(2):
+        links.add_address(host.netlink, host.uplink.index, address)
+    assert address in links.addresses(host.netlink, host.uplink.index)
+    for _ in range(2):
+        links.remove_address(host.netlink, host.uplink.index, address)
+    assert address not in links.addresses(host.netlink, host.uplink.index)
+
+
+def test_routes_by_an_interface_are_told_of_the_main_table(host: Host) -> None:
+    host.scratch.ip("route add 192.0.2.0/24 via 172.31.0.9")
+    host.scratch.ip("route add 198.51.100.0/24 via 172.31.0.9 table 77")
+    found = links.route_destinations(host.netlink, host.uplink.index)
+    assert {str(network) for network in found} >= {"192.0.2.0/24", "172.31.0.0/24", "fd31::/64"}
+    assert "198.51.100.0/24" not in map(str, found)
 
 
 def test_a_bridge_cannot_take_another_devices_name(host: Host) -> None:

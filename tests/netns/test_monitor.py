@@ -34,7 +34,9 @@ def netlink(scratch: ScratchNetns) -> Iterator[Netlink]:
 
 @pytest.fixture
 def uplink(netlink: Netlink) -> Link:
-    return links.ensure_bridge(netlink, "eth0", mtu=1500, addresses=(ip_interface("10.0.0.1/24"),))
+    made = links.ensure_bridge(netlink, "eth0", mtu=1500)
+    links.set_addresses(netlink, made.index, (ip_interface("10.0.0.1/24"),))
+    return made
 
 
 async def events_until(monitor: Monitor, last: Event) -> list[Event]:
@@ -89,7 +91,8 @@ async def test_ensuring_what_is_there_tells_nobody(scratch: ScratchNetns, netlin
     kernel.ensure_link(vxlan(uplink))
     with netns.run_in(scratch.path, Monitor, Group.LINKS, Group.IPV4_ADDRESSES) as monitor:
         kernel.ensure_link(vxlan(uplink))
-        links.ensure_bridge(netlink, "eth0", mtu=1500, addresses=(ip_interface("10.0.0.1/24"),))
+        links.ensure_bridge(netlink, "eth0", mtu=1500)
+        links.set_addresses(netlink, uplink.index, (ip_interface("10.0.0.1/24"),))
         changed = kernel.ensure_link(vxlan(uplink, mtu=1300))
         seen = await events_until(monitor, LinkEvent(changed, deleted=False))
     assert seen == [LinkEvent(changed, deleted=False)] * len(seen)

@@ -1,0 +1,94 @@
+"""Which CNI plugins a container runtime is given: Debian's reference plugins, and (later) ours; must not know runtimes.
+
+Another set is another entry of PLUGIN_SETS, which the tests of tests/interop run through.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flanneld.subnet_env import SubnetEnv
+
+NETWORK = "cbr0"
+"""What kube-flannel's conflist, and so ours, calls the network; the runtimes find it by this name."""
+PROGRAMS = Path(sys.executable).parent
+"""Where `./dev` puts the programs that it takes out of Debian packages; labs have it first in PATH."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSet:
+    """A directory of plugins, and how to configure them on a host."""
+
+    name: str
+    bin_dir: Path
+    needs: tuple[str, ...]
+    """Which of them a pod needs; containerd before 2.0 wants `loopback` besides those of the conflist."""
+    conflist: Callable[[SubnetEnv], object]
+    """The network configuration list for a host with this subnet.env, as JSON."""
+    permanent: str
+    """Regular expression for those of `host_traces.traces` that are rightly left for the next pod; matched as a whole."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def lacks(self, *plugins: str) -> tuple[str, ...]:
+        """Which of these (without names: of those it needs) are not there."""
+        return tuple(plugin for plugin in plugins or self.needs if not os.access(self.bin_dir / plugin, os.X_OK))
+
+    def conflist_text(self, env: SubnetEnv) -> str:
+        return json.dumps(self.conflist(env), indent=1)
+
+
+def missing(plugins: PluginSet, programs: Iterable[str]) -> str:
+    """Why these plugins cannot be tried here with these programs; empty when they can."""
+    path = f"{PROGRAMS}:{os.environ.get('PATH', os.defpath)}"
+    absent = [program for program in programs if shutil.which(program, path=path) is None]
+    absent += [f"{plugins.bin_dir}/{plugin}" for plugin in plugins.lacks()]
+    return f"no {', no '.join(absent)}: ./dev test fetches Debian's" if absent else ""
+
+
+def reference_conflist(env: SubnetEnv) -> object:
+    """What the flannel meta plugin would delegate to on this host, written out: Debian has no such plugin."""
+    ipam = {
+        "type": "host-local",
+        "ranges": [[{"subnet": str(subnet)}] for subnet in env.subnets],
+        "routes": [{"dst": str(network)} for network in env.networks],
+    }
+    bridge = {"type": "bridge", "bridge": "cni0", "mtu": env.mtu, "hairpinMode": True, "isDefaultGateway": True, "ipam": ipam}
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+    return {"name": NETWORK, "cniVersion": "0.3.1", "plugins": [bridge, portmap]}
+
+
+def flannel_conflist(_: SubnetEnv) -> object:
+    """kube-flannel's 10-flannel.conflist, word for word; the plugin reads subnet.env itself."""
+    flannel = {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}}
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+    return {"name": NETWORK, "cniVersion": "0.3.1", "plugins": [flannel, portmap]}
+
+
+def _reference_bin_dir() -> Path:
+    extracted = PROGRAMS.parent / "lib/cni"
+    return extracted if extracted.is_dir() else Path("/usr/lib/cni")
+
+
+REFERENCE = PluginSet(
+    name="reference",
+    bin_dir=_reference_bin_dir(),
+    needs=("bridge", "host-local", "loopback", "portmap"),
+    conflist=reference_conflist,
+    # host-local remembers where to go on, portmap and firewall keep their chains; a pod's own rules name an address or a port.
+    permanent="|".join(
+        (
+            r"link cni\S+",
+            r"file /var/lib/cni/networks/\w+/(lock|last_reserved_ip\.\d)",
+            r"(nft|ip6?tables-save) (?!.*(\d\.\d|dport|CNI-DN-)).*",
+        )
+    ),
+)
+PLUGIN_SETS = (REFERENCE,)
