@@ -1,15 +1,11 @@
 """A small asyncio client of etcd's v3 API: only the verbs that our stores need; must not know what the keys mean.
 
-grpc and aetcd are imported here and nowhere else. Of aetcd only the generated messages and stubs are used: its client has no TLS,
-no second endpoint, and a watch that does not survive a lost connection.
+aetcd, protobuf and h2 are imported here and nowhere else. Of aetcd only the generated messages are used (`rpc`): its client has no
+TLS, no second endpoint, and a watch that does not survive a lost connection. `call` and `connection` are the part of gRPC that etcd
+needs.
 """
 
 from __future__ import annotations
-
-import os
-
-# Read when grpc is imported: its core would print each failed handshake on stderr, beside our log.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from flanneld.etcd.client import Change, Compacted, EtcdClient, KeyValue, Listing, Watch
 from flanneld.etcd.cluster import EtcdLeaseGone

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import grpc
-from aetcd import rpc
-
-from flanneld.etcd.cluster import CallOptions, Cluster, EtcdLeaseGone, Member, details
+from flanneld.etcd import rpc
+from flanneld.etcd.call import Call, RpcError, Status
+from flanneld.etcd.cluster import Cluster, EtcdLeaseGone
 from flanneld.etcd.endpoint import Endpoint, EtcdError, EtcdUnavailable, TlsFiles
+from flanneld.etcd.member import CallOptions, Member
 
 PROBE_S = 5.0
-"""How often a watch tries its connection. gRPC's own keepalive mostly notices a dead one, but not always, and a watch that is
-deaf without knowing it is the worst there is."""
+"""How often a watch tries its connection: one that is deaf without knowing it is the worst there is. It asks for something, because
+etcd hangs up on a client whose HTTP/2 pings come more often than its operator likes."""
 
 
 class Compacted(EtcdError):
@@ -70,12 +71,12 @@ class EtcdClient:
 
     async def get(self, key: str) -> KeyValue | None:
         request = rpc.RangeRequest(key=key.encode())
-        answer = await self._cluster.call(lambda member, options: member.kv.Range(request, **options))
+        answer = await self._cluster.call(lambda member, options: member.ask(rpc.RANGE, request, options))
         return next(map(_key_value, answer.kvs), None)
 
     async def get_prefix(self, prefix: str) -> Listing:
         request = _range(prefix)
-        answer = await self._cluster.call(lambda member, options: member.kv.Range(request, **options))
+        answer = await self._cluster.call(lambda member, options: member.ask(rpc.RANGE, request, options))
         return Listing(answer.header.revision, tuple(map(_key_value, answer.kvs)))
 
     async def create(self, key: str, value: bytes, *, lease: int, prefix: str) -> Listing | None:
@@ -103,137 +104,125 @@ class EtcdClient:
     async def grant(self, ttl_s: int) -> int:
         """Make an etcd lease: keys attached to it go when it is not kept alive for `ttl_s`."""
         request = rpc.LeaseGrantRequest(TTL=ttl_s)
-        answer = await self._cluster.call(lambda member, options: member.lease.LeaseGrant(request, **options))
+        answer = await self._cluster.call(lambda member, options: member.ask(rpc.LEASE_GRANT, request, options))
         return int(answer.ID)
 
     async def keep_alive(self, lease: int) -> int:
         """Give the etcd lease its whole time again, and return that in seconds; 0: it is gone."""
 
         async def once(member: Member, options: CallOptions) -> int:
-            stream = member.lease.LeaseKeepAlive(**options)
-            try:
-                await stream.write(rpc.LeaseKeepAliveRequest(ID=lease))
-                answer = await anext(aiter(stream), None)
-            finally:
-                stream.cancel()
+            async with member.open(rpc.LEASE_KEEP_ALIVE, options) as call:
+                await call.send(rpc.LeaseKeepAliveRequest(ID=lease).SerializeToString(), last=True)
+                answer = await call.receive()
             if answer is None:
-                raise EtcdUnavailable(f"etcd at {member.endpoint}: closed the stream instead of extending lease {lease:x}")
-            return int(answer.TTL)
+                raise RpcError(Status.UNAVAILABLE, f"closed the stream instead of extending lease {lease:x}")
+            return int(rpc.LEASE_KEEP_ALIVE.read(answer).TTL)
 
         return await self._cluster.call(once)
 
     async def time_to_live(self, lease: int) -> int:
         """Seconds that the etcd lease has left; 0: it is gone."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
-        answer = await self._cluster.call(lambda member, options: member.lease.LeaseTimeToLive(request, **options))
+        answer = await self._cluster.call(lambda member, options: member.ask(rpc.LEASE_TIME_TO_LIVE, request, options))
         return max(int(answer.TTL), 0)
 
     async def revoke(self, lease: int) -> None:
         """End the etcd lease and delete every key attached to it; nothing happens when it is gone."""
         request = rpc.LeaseRevokeRequest(ID=lease)
         try:
-            await self._cluster.call(lambda member, options: member.lease.LeaseRevoke(request, **options))
+            await self._cluster.call(lambda member, options: member.ask(rpc.LEASE_REVOKE, request, options))
         except EtcdLeaseGone:
             return
 
     @asynccontextmanager
     async def watch(self, prefix: str, start_revision: int) -> AsyncIterator[Watch]:
         """Open a watch at the member that answered last, and yield it once confirmed. It ends with an error and is not reopened."""
-        member = self._cluster.current
+        member, timeout_s = self._cluster.current, self._cluster.timeout_s
         options = self._cluster.options(timeout_s=None)
         # A member that is cut off from the others then ends the watch instead of keeping silent.
-        options["metadata"] += (("hasleader", "true"),)
-        question = rpc.RangeRequest(key=prefix.encode(), count_only=True, serializable=True)
-        probing = self._cluster.options(self._cluster.timeout_s)
-        watch = Watch(member.endpoint, member.watch.Watch(**options), lambda: member.kv.Range(question, **probing))
+        options = replace(options, metadata=(*options.metadata, ("hasleader", "true")))
         create = rpc.WatchCreateRequest(key=prefix.encode(), range_end=_prefix_end(prefix), start_revision=start_revision)
-        try:
-            await watch.open(rpc.WatchRequest(create_request=create), self._cluster.timeout_s)
+        question = rpc.RangeRequest(key=prefix.encode(), count_only=True, serializable=True)
+        probe = partial(member.ask, rpc.RANGE, question, self._cluster.options(timeout_s))
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    with _unavailable(member.endpoint):
+                        watch = Watch(member.endpoint, await stack.enter_async_context(member.open(rpc.WATCH, options)))
+                        await watch.open(rpc.WatchRequest(create_request=create))
+            except TimeoutError as error:
+                raise EtcdUnavailable(f"etcd at {member.endpoint}: watch not confirmed in {timeout_s:g} s") from error
+            await stack.enter_async_context(watch.probed(probe))
             yield watch
-        finally:
-            await watch.close()
 
     async def _transact(self, request: Any) -> Any | None:
         try:
-            answer = await self._cluster.call(lambda member, options: member.kv.Txn(request, **options))
+            answer = await self._cluster.call(lambda member, options: member.ask(rpc.TXN, request, options))
         except EtcdLeaseGone:
             return None
         return answer if answer.succeeded else None
 
 
 class Watch:
-    """An open watch. It reads all the time, so that a slow consumer gets many changes at once and not a backlog."""
+    """An open watch. What arrives is kept, so that a slow consumer gets many changes at once."""
 
-    def __init__(self, endpoint: Endpoint, stream: Any, probe: Callable[[], Awaitable[object]]) -> None:
-        """`probe` asks the same member something over the same connection."""
+    def __init__(self, endpoint: Endpoint, call: Call) -> None:
         self._endpoint = endpoint
-        self._probe = probe
-        self._stream = stream
-        self._answers = aiter(stream)
-        self._arrived: asyncio.Queue[tuple[Change, ...] | EtcdError] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._call = call
 
     async def changes(self) -> list[Change]:
         """All that has happened since the last call; waits until there is something. Raises Compacted, EtcdUnavailable."""
         changes: list[Change] = []
-        while not changes or not self._arrived.empty():
-            item = await self._arrived.get()
-            if isinstance(item, EtcdError):
-                raise item
-            changes += item
+        while not changes or self._call.pending:
+            with _unavailable(self._endpoint):
+                changes += await self._read()
         return changes
 
-    async def open(self, request: Any, timeout_s: float) -> None:
+    async def open(self, request: Any) -> None:
+        """Ask for the watch and wait until it is confirmed. Raises Compacted, EtcdUnavailable, RpcError."""
+        await self._call.send(request.SerializeToString())
+        await self._read()
+
+    @asynccontextmanager
+    async def probed(self, probe: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+        """Within the context, a connection that carries nothing any more ends the watch. `probe` asks something over it."""
+        probing = asyncio.create_task(self._probe_on(probe))
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._stream.write(request)
-                await self._read()
-        except grpc.aio.AioRpcError as error:
-            raise self._broken(error) from error
-        except TimeoutError as error:
-            raise EtcdUnavailable(f"etcd at {self._endpoint}: watch not confirmed in {timeout_s:g} s") from error
-        # Tasks of their own: cancelling a gRPC read ends the stream, and `changes` must be free to be cancelled.
-        self._tasks = {asyncio.create_task(self._read_on()), asyncio.create_task(self._probe_on())}
+            yield
+        finally:
+            probing.cancel()
+            await asyncio.wait((probing,))
 
-    async def close(self) -> None:
-        self._stream.cancel()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _read_on(self) -> None:
-        try:
-            while True:
-                self._arrived.put_nowait(await self._read())
-        except EtcdError as error:
-            self._arrived.put_nowait(error)
-        except grpc.aio.AioRpcError as error:
-            self._arrived.put_nowait(self._broken(error))
-
-    async def _probe_on(self) -> None:
-        """End a watch whose connection carries nothing any more; an answer of any kind, a refusal too, proves that it does."""
+    async def _probe_on(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """An answer of any kind, a refusal too, proves that the connection works."""
         while True:
             await asyncio.sleep(PROBE_S)
             try:
-                await self._probe()
-            except grpc.aio.AioRpcError as error:
-                if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                    self._arrived.put_nowait(self._broken(error))
+                await probe()
+            except RpcError as error:
+                if error.status in (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED):
+                    self._call.end(error)
                     return
 
     async def _read(self) -> tuple[Change, ...]:
-        answer = await anext(self._answers, None)
-        if answer is None:
+        data = await self._call.receive()
+        if data is None:
             raise EtcdUnavailable(f"etcd at {self._endpoint}: closed the watch")
+        answer = rpc.WATCH.read(data)
         if answer.compact_revision:
             raise Compacted(f"etcd at {self._endpoint}: history before revision {answer.compact_revision} is compacted")
         if answer.canceled:
             raise EtcdUnavailable(f"etcd at {self._endpoint}: cancelled the watch: {answer.cancel_reason}")
         return tuple(map(_change, answer.events))
 
-    def _broken(self, error: grpc.aio.AioRpcError) -> EtcdUnavailable:
-        return EtcdUnavailable(f"etcd at {self._endpoint}: {details(error)}")
+
+@contextmanager
+def _unavailable(endpoint: Endpoint) -> Iterator[None]:
+    """Whatever a watch fails of: the same watch may succeed later."""
+    try:
+        yield
+    except RpcError as error:
+        raise EtcdUnavailable(f"etcd at {endpoint}: {error}") from error
 
 
 def _range(prefix: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where an etcd is, how to trust it, and in words why it cannot be reached; must not know gRPC, which mutters."""
+"""Where an etcd is, how to trust it, and in words why it cannot be reached; must not know what is called there."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 import os
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from flanneld import FlanneldError
 
-_SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 _PROBE_TIMEOUT_S = 2.0
 # RFC 9113 §3.4: the client's preface and an empty SETTINGS frame; a TLS 1.3 server's verdict on our certificate is read after it.
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -40,28 +38,27 @@ class TlsFiles:
     """Our own certificate, for an etcd that asks for one."""
     key: str = ""
 
+    @property
+    def given(self) -> bool:
+        """True if there is any."""
+        return bool(self.ca or self.cert or self.key)
+
     def context(self) -> ssl.SSLContext:
-        """The same trust for Python's TLS; raises EtcdRefused for a file that is missing or not what it should be."""
+        """What a connection trusts and shows; raises EtcdRefused for a file that is missing or not what it should be."""
         if bool(self.cert) != bool(self.key):
             raise EtcdRefused(f"etcd certificate {self.cert!r} and key {self.key!r}: expected both or neither")
         try:
             context = ssl.create_default_context(cafile=self.ca or None)
         except OSError as error:
-            raise EtcdRefused(f"etcd CA file {self.ca!r}: {_words(error)}") from error
+            raise EtcdRefused(f"etcd CA file {self.ca!r}: {words(error)}") from error
         try:
             if self.cert:
                 context.load_cert_chain(self.cert, self.key)
         except OSError as error:
-            raise EtcdRefused(f"etcd certificate {self.cert!r} with key {self.key!r}: {_words(error)}") from error
+            raise EtcdRefused(f"etcd certificate {self.cert!r} with key {self.key!r}: {words(error)}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["h2"])
         return context
-
-    def pem(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """CA, key and certificate as bytes; None for those not given. Call `context` first: it checks them."""
-        roots = self.ca or (str(_SYSTEM_ROOTS) if _SYSTEM_ROOTS.exists() else "")
-        ca, key, cert = (Path(name).read_bytes() if name else None for name in (roots, self.key, self.cert))
-        return ca, key, cert
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +102,8 @@ class Diagnosis:
     """Waiting will not change it."""
 
 
-async def diagnose(endpoint: Endpoint, context: ssl.SSLContext) -> Diagnosis:
-    """Connect once as gRPC would, with at most a few seconds' wait, and say what happens."""
+async def diagnose(endpoint: Endpoint, context: ssl.SSLContext | None) -> Diagnosis:
+    """Connect once as a call would, with at most a few seconds' wait, and say what happens."""
     try:
         answer = await _greet(endpoint, context if endpoint.tls else None)
         why = "" if answer else "closes the connection without an answer"
@@ -114,14 +111,14 @@ async def diagnose(endpoint: Endpoint, context: ssl.SSLContext) -> Diagnosis:
         return Diagnosis(endpoint, f"certificate verify failed: {error.verify_message.lower()}", fatal=True)
     except ssl.SSLError as error:
         if "CERTIFICATE" in (error.reason or ""):
-            return Diagnosis(endpoint, f"asks for a client certificate, or does not accept ours: {_words(error)}", fatal=True)
-        why = f"TLS handshake failed: {_words(error)}"
+            return Diagnosis(endpoint, f"asks for a client certificate, or does not accept ours: {words(error)}", fatal=True)
+        why = f"TLS handshake failed: {words(error)}"
     except (ConnectionResetError, ConnectionAbortedError):
         why = "closes the connection"
     except TimeoutError:
         return Diagnosis(endpoint, f"no answer in {_PROBE_TIMEOUT_S:g} s")
     except OSError as error:
-        return Diagnosis(endpoint, _words(error))
+        return Diagnosis(endpoint, words(error))
     if why and await _speaks_the_other(endpoint):
         how = "without TLS: expected http://" if endpoint.tls else "with TLS only: expected https://"
         return Diagnosis(endpoint, f"answers {how}", fatal=True)
@@ -153,7 +150,8 @@ async def _speaks_the_other(endpoint: Endpoint) -> bool:
         return False
 
 
-def _words(error: OSError) -> str:
+def words(error: OSError) -> str:
+    """What the system, or TLS, has to say."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     # asyncio puts words of its own into strerror; getaddrinfo's numbers are negative, and strerror has theirs.

@@ -123,6 +123,18 @@ async def test_a_watch_notices_that_its_connection_is_dead(tmp_path: Path) -> No
                     await watch.changes()
 
 
+async def test_a_watch_over_tls_notices_it_too_and_closing_does_not_wait(tmp_path: Path, certificates: Certificates) -> None:
+    tls = TlsFiles(ca=str(certificates.ca))
+    with etcd_server(tmp_path, certificates=certificates) as server:
+        async with connected(server.endpoint, tls=tls, timeout_s=0.5) as client, client.watch("a", 1) as watch:
+            server.pause()
+            async with asyncio.timeout(A_WHILE_S):
+                with pytest.raises(EtcdUnavailable):
+                    await watch.changes()
+                async with asyncio.timeout(1):
+                    await client.close()
+
+
 async def test_calls_fail_over_to_the_endpoint_that_answers(plain: EtcdServer) -> None:
     async with connected(NOBODY, plain.endpoint) as client:
         await asyncio.gather(*(client.get("a") for _ in range(5)))
@@ -248,6 +260,16 @@ async def test_a_watch_from_before_the_compaction_says_so(plain: EtcdServer) -> 
         with pytest.raises(Compacted):
             async with client.watch("/old/", revision - 1) as watch:
                 await watch.changes()
+
+
+async def test_a_list_may_be_longer_than_any_window_or_frame(plain: EtcdServer) -> None:
+    async with connected(plain.endpoint) as client:
+        for name in "abcde":
+            assert await client.create(f"/long/{name}", name.encode() * 1_000_000, lease=0, prefix="/nothing/") is not None
+        listing = await client.get_prefix("/long/")
+        assert [(key.key[-1:].encode(), set(key.value), len(key.value)) for key in listing.keys] == [
+            (bytes((byte,)), {byte}, 1_000_000) for byte in b"abcde"
+        ]
 
 
 async def test_keys_that_are_not_text_can_be_listed(plain: EtcdServer) -> None:
