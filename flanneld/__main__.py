@@ -12,6 +12,8 @@ from flanneld.daemon import run
 from flanneld.flags import Options, parse_flags
 
 FAILED = 1
+TURN_S = 0.0005
+"""For how long one thread may keep the interpreter while another wants it: a pod's CNI call takes a few milliseconds in all."""
 
 events = log.Log("flanneld")
 
@@ -20,6 +22,7 @@ def main() -> int:
     """Run flanneld with this process's arguments; returns the exit code."""
     options = parse_flags(sys.argv[1:], os.environ)
     log.set_up(options.log_format, debug=options.debug)
+    sys.setswitchinterval(TURN_S)
     return asyncio.run(_serve(options))
 
 

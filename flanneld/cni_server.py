@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import struct
@@ -20,6 +21,7 @@ import time
 from array import array
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +38,7 @@ REQUEST = struct.Struct("=4sII")
 RESPONSE = struct.Struct("=iII")
 MOST_BYTES = 16 << 20
 """Of standard input or environment; a configuration has a few thousand."""
+FIRST_BYTES = 1 << 16
 THREADS = 16
 """Calls at a time. The kernel does one change of interfaces after the other; only calls of foreign plugins take long."""
 BACKLOG = 1024
@@ -107,6 +110,7 @@ class CniServer:
             failed=lambda error: log.warning("CNI is not served", why=error),
         )
         try:
+            gc.freeze()  # what is loaded stays: not to be looked through again each time that pods have made enough objects
             await asyncio.to_thread(self._reconcile, plugins)
             with listening(self._path) as listener, conversing(listener, plugins):
                 log.info("CNI is served", socket=self._path)
@@ -162,10 +166,12 @@ def listening(path: Path) -> Iterator[socket.socket]:
         except OSError as error:
             raise CniServerError(f"cannot serve cni-socket {path}: {os.strerror(error.errno or 0).lower()}") from error
         inode = path.stat().st_ino
-        yield listener
-        with suppress(OSError):
-            if path.stat().st_ino == inode:  # not a later daemon's
-                path.unlink()
+        try:
+            yield listener
+        finally:
+            with suppress(OSError):
+                if path.stat().st_ino == inode:  # not a later daemon's
+                    path.unlink()
     finally:
         listener.close()
 
@@ -208,50 +214,67 @@ def _converse_for_ever(listener: socket.socket, plugins: Plugins) -> None:
                 log.exception("CNI conversation failed")
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a client says."""
+
+    plugin: str
+    environ: Mapping[str, str]
+    stdin: bytes
+    descriptors: tuple[int, ...]
+    """Open, whoever asks for it closes them."""
+
+
 def converse(client: socket.socket, plugins: Plugins) -> None:
     """One call and its answer, which is undone when it cannot be delivered; raises OSError, ValueError."""
-    head, descriptors = _receive_head(client)
+    asked = receive_question(client)
     try:
-        magic, environ_bytes, stdin_bytes = REQUEST.unpack(head)
-        if magic != MAGIC or environ_bytes > MOST_BYTES or stdin_bytes > MOST_BYTES:
-            raise ValueError(f"head {head.hex()} of a CNI conversation")
-        environ = _receive(client, environ_bytes)
-        stdin = _receive(client, stdin_bytes)
-        plugin, *variables = os.fsdecode(environ).rstrip("\0").split("\0")
-        pairs = dict(variable.partition("=")[::2] for variable in variables)
-        netns = descriptors[0] if descriptors else None
-        reply = plugins.answer(plugin, pairs, stdin, netns, lambda: _require(client))
+        netns = asked.descriptors[0] if asked.descriptors else None
+        reply = plugins.answer(asked.plugin, asked.environ, asked.stdin, netns, lambda: _require(client))
         if not _delivered(client, reply):
-            log.warning("CNI call undone", why="its client is gone", plugin=plugin, container=pairs.get("CNI_CONTAINERID"))
+            container = asked.environ.get("CNI_CONTAINERID")
+            log.warning("CNI call undone", why="its client is gone", plugin=asked.plugin, container=container)
             reply.undo()
     finally:  # not before: to undo takes the pod's namespace too
-        for descriptor in descriptors:
+        for descriptor in asked.descriptors:
             os.close(descriptor)
 
 
-def _receive_head(client: socket.socket) -> tuple[bytes, array[int]]:
-    """The head, with the descriptors that came along."""
+def receive_question(client: socket.socket) -> Question:
+    """All that the client has to say, as a rule in one receive; raises OSError, ValueError."""
     descriptors = array("i")
-    head, ancillary, _, _ = client.recvmsg(REQUEST.size, socket.CMSG_SPACE(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)
+    room = socket.CMSG_SPACE(descriptors.itemsize)
+    first, ancillary, _, _ = client.recvmsg(FIRST_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
     try:
-        return head + _receive(client, REQUEST.size - len(head)), descriptors
+        received = _receive(client, first, REQUEST.size)
+        magic, environ_bytes, stdin_bytes = REQUEST.unpack_from(received)
+        if magic != MAGIC or environ_bytes > MOST_BYTES or stdin_bytes > MOST_BYTES:
+            raise ValueError(f"head {received[: REQUEST.size].hex()} of a CNI conversation")
+        body = _receive(client, received, REQUEST.size + environ_bytes + stdin_bytes)[REQUEST.size :]
+        plugin, *variables = os.fsdecode(body[:environ_bytes]).rstrip("\0").split("\0")
+        environ = dict(variable.partition("=")[::2] for variable in variables)
+        return Question(plugin, environ, body[environ_bytes : environ_bytes + stdin_bytes], tuple(descriptors))
     except BaseException:
         for descriptor in descriptors:
             os.close(descriptor)
         raise
 
 
-def _receive(client: socket.socket, count: int) -> bytes:
-    received = bytearray()
-    while len(received) < count:
-        part = client.recv(count - len(received))
+def _receive(client: socket.socket, received: bytes, count: int) -> bytes:
+    """What has been received, and more until it is so many bytes."""
+    if len(received) >= count:
+        return received
+    parts, missing = [received], count - len(received)
+    while missing > 0:
+        part = client.recv(min(missing, FIRST_BYTES))
         if not part:
             raise ConnectionResetError("the client has gone before it said all")
-        received += part
-    return bytes(received)
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
 
 
 def _require(client: socket.socket) -> None:

@@ -68,7 +68,15 @@ class Host:
         self.health.met("subnet.env")
         margin_s = self.options.subnet_lease_renew_margin * SECONDS_PER_MINUTE
         keeper = LeaseKeeper(store, self.network, self.own, margin_s, time.time)
-        peers = PeerLoop(self.network, self.attached, self.own, self._peers_state)
+        monitor.only(self._devices)
+
+        def state(why: str) -> None:
+            self._peers_state(why)
+            # The round may have made a device anew, and nobody heard what happened to it since.
+            if monitor.only(self._devices):
+                peers.disturbed()
+
+        peers = PeerLoop(self.network, self.attached, self.own, state)
         async with asyncio.TaskGroup() as tasks:
             for part in (keeper.run(), peers.run(), rules.run(), self.attached.run()):
                 tasks.create_task(part)
@@ -121,6 +129,11 @@ class Host:
             if any(map(self.concerned_by, batch)):
                 self._require_uplink()
                 peers.disturbed()
+
+    @property
+    def _devices(self) -> frozenset[int]:
+        """What we want to hear of: a busy host's pods are none of it."""
+        return self.attached.owner.devices | {self.uplink.index}
 
     def _require_uplink(self) -> None:
         """Raise UplinkLost when the interface is gone: all that we published hangs on it, so only a new start can help."""

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeAlias
@@ -55,8 +56,9 @@ def render(env: SubnetEnv) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+@lru_cache(maxsize=8)
 def parse(text: str) -> SubnetEnv:
-    """Read the file's text; raises SubnetEnvError.
+    """Read the file's text; raises SubnetEnvError. A text is remembered: each pod's ADD brings the same one.
 
     Blanks, quotes, comments, other variables and any order are taken; of equal variables the last counts.
     """

@@ -21,10 +21,11 @@ def request(
     *,
     container: str = "c1",
     netns: int | None = None,
+    path: str = "",
     args: Mapping[str, str] | None = None,
 ) -> Request:
     """What the engine would ask of a plugin, for `eth0` of a container in network `net` unless `conf` names another."""
-    call = Call(command, container, f"/run/netns/{container}" if netns is not None else "", "eth0", args)
+    call = Call(command, container, path, "eth0", args)
     full = {"cniVersion": "1.0.0", "name": "net", "type": plugin, **conf}
     return Request(call, plugin, Section(full), full["cniVersion"], full["name"], netns)
 

@@ -96,7 +96,7 @@ def add(request: Request, node: Node) -> Result:
         raise CniError(Code.INVALID_CONFIG, "no interfaces provided", "expected a prevResult with the host's end of a veth")
     host = _host_end(request, node)
     if host is None or host.name not in (each.name for each in result.interfaces if not each.sandbox):
-        raise CniError(Code.FAILED, "no veth peer of container interface found in host ns")
+        raise CniError(Code.INVALID_CONFIG, "no veth peer of container interface found in host ns", "expected it in prevResult")
     held = (HeldLink(ifb_name(request.key), tied=False),) if config.egress else ()
     with node.holding(request, *held), ExitStack() as undo:
         if config.ingress is not None:

@@ -13,8 +13,8 @@ from cni import ipam, veth
 from cni.gateway import ensure_addresses, forward, gateways, with_gateways
 from cni.interface import check_interface, new_mac, pod_routes
 from cni.ledger import HeldLink, Key
-from cni.masquerade import masquerade_elements, spoof_elements
 from cni.node import Node
+from cni.packet_elements import guard_mac, masquerade
 from cni.plugin import Request
 from cni.result import Dns, Interface, Result
 from cni.spec import CniError, Code
@@ -86,8 +86,8 @@ def add(request: Request, node: Node) -> Result:
             veth.host_name(request.key), request.call.ifname, random_mac(), new_mac(request, given) or random_mac(), config.mtu
         )
         elements = (
-            *(masquerade_elements(given) if config.ip_masq else ()),
-            *(spoof_elements(pair.host, pair.pod_mac) if config.mac_spoof_check else ()),
+            *(element for ip in given.ips if config.ip_masq for element in masquerade(ip.address)),
+            *(guard_mac(pair.host, pair.pod_mac) if config.mac_spoof_check else ()),
         )
         with node.holding(request, HeldLink(pair.host), *elements):
             request.alive()

@@ -111,7 +111,7 @@ class Executables:
         for directory in self.path:
             if os.path.isfile(candidate := os.path.join(directory, plugin)):
                 return candidate
-        raise CniError(Code.FAILED, f"there is no {plugin} in {':'.join(self.path)}")
+        raise CniError(Code.INVALID_CONFIG, f"there is no {plugin} in {':'.join(self.path)}")
 
 
 def _run(program: str, environment: Mapping[str, str], stdin: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes]:

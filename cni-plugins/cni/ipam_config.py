@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_interface
 from pathlib import Path
 
 from cni.config import Section
 from cni.plugin import Request
-from cni.result import Dns, IPAddress, IPInterface, PodRoute
+from cni.result import Dns, IPAddress, IPInterface, PodRoute, address_of, network_of
 from cni.spec import CniError, Code
 
 U32_MAX = 2**32 - 1
@@ -42,10 +42,10 @@ def parse_routes(ipam: Section) -> tuple[PodRoute, ...]:
 
 
 def _parse_route(told: Section) -> PodRoute:
-    dst = told.parsed("dst", lambda text: ip_network(text, strict=False), "a network, as 10.0.0.0/8")
+    dst = told.parsed("dst", network_of, "a network, as 10.0.0.0/8")
     if dst is None:
         told.wrong("dst", None, "a network, as 10.0.0.0/8")
-    gateway = told.parsed("gw", ip_address, "an IP address")
+    gateway = told.parsed("gw", address_of, "an IP address")
     mtu, advmss, priority = (told.number(key, 0, U32_MAX) or 0 for key in ("mtu", "advmss", "priority"))
     return PodRoute(dst, gateway, mtu, advmss, priority, told.number("table", 0, U32_MAX), told.number("scope", 0, 255))
 

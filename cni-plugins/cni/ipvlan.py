@@ -19,7 +19,7 @@ from flanneld.linux.sublink import IPVLAN_MODES, ipvlan
 
 def parse(request: Request) -> Sublink:
     """Raises CniError (2, 7)."""
-    return sublink.parse(request, ipvlan(request.config.choice("mode", *IPVLAN_MODES)), Mac.OF_MASTER)
+    return sublink.parse(request, ipvlan(sublink.parse_mode(request, "ipvlan", IPVLAN_MODES)), Mac.OF_MASTER)
 
 
 def add(request: Request, node: Node) -> Result:

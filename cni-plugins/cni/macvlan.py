@@ -19,7 +19,7 @@ from flanneld.linux.sublink import MACVLAN_MODES, macvlan
 
 def parse(request: Request) -> Sublink:
     """Raises CniError (2, 7)."""
-    mode = request.config.choice("mode", *MACVLAN_MODES)
+    mode = sublink.parse_mode(request, "macvlan", MACVLAN_MODES)
     kind = macvlan(mode, request.config.number("bcqueuelen") or 0)
     # With passthru the interface is its master to the outside: a MAC that it is given becomes the master's too.
     return sublink.parse(request, kind, Mac.AS_ASKED if mode == "passthru" else Mac.OWN)

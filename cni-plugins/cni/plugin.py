@@ -93,7 +93,7 @@ class Request:
     def require_prev_result(self) -> Result:
         """What the plugins before this one made; raises CniError (7) when this one stands alone."""
         if self.prev_result is None:
-            raise CniError(Code.INVALID_CONFIG, f"{self.plugin} must be called as a chained plugin", "expected a prevResult")
+            raise CniError(Code.INVALID_CONFIG, f"{self.plugin} must be called as chained plugin", "expected a prevResult")
         return self.prev_result
 
     def finish_config(self) -> None:

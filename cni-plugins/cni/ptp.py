@@ -10,8 +10,8 @@ from cni import ipam, veth
 from cni.gateway import ROUTER_LINK_LOCAL, forward, with_gateways
 from cni.interface import check_interface, new_mac, pod_routes
 from cni.ledger import HeldLink, Key
-from cni.masquerade import masquerade_elements
 from cni.node import Node
+from cni.packet_elements import masquerade
 from cni.plugin import Request
 from cni.result import Dns, Interface, IPInterface, IPNetwork, Result
 from cni.spec import CniError, Code
@@ -51,7 +51,7 @@ def add(request: Request, node: Node) -> Result:
         pair = veth.Pair(
             veth.host_name(request.key), request.call.ifname, random_mac(), new_mac(request, given) or random_mac(), config.mtu
         )
-        elements = masquerade_elements(given) if config.ip_masq else ()
+        elements = [element for ip in given.ips if config.ip_masq for element in masquerade(ip.address)]
         with node.holding(request, HeldLink(pair.host), *elements):
             request.alive()
             node.table.put(elements)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from functools import lru_cache
+from ipaddress import ip_network
 
 from cni.config import Section
-from cni.result import IPAddress, IPNetwork
+from cni.result import IPAddress, IPNetwork, address_of
 from cni.spec import CniError, Code
 
 
@@ -77,17 +78,22 @@ def choose(
     return tired
 
 
+@lru_cache(maxsize=256)
+def _strict_network(text: str) -> IPNetwork:
+    return ip_network(text)
+
+
 def parse_range(told: Section) -> Range:
     """One range object; raises CniError (7)."""
-    subnet = told.parsed("subnet", ip_network, "a network without host bits, as 10.1.0.0/16")
+    subnet = told.parsed("subnet", _strict_network, "a network without host bits, as 10.1.0.0/16")
     if subnet is None:
         told.wrong("subnet", None, "a network, as 10.1.0.0/16")
     if subnet.num_addresses < 4:
         told.wrong("subnet", str(subnet), "a network of 4 addresses at least: too small to allocate from")
     end = subnet.broadcast_address - 1 if subnet.version == 4 else subnet.broadcast_address
-    first = told.parsed("rangeStart", ip_address, "an IP address") or subnet.network_address + 1
-    last = told.parsed("rangeEnd", ip_address, "an IP address") or end
-    gateway = told.parsed("gateway", ip_address, "an IP address") or subnet.network_address + 1
+    first = told.parsed("rangeStart", address_of, "an IP address") or subnet.network_address + 1
+    last = told.parsed("rangeEnd", address_of, "an IP address") or end
+    gateway = told.parsed("gateway", address_of, "an IP address") or subnet.network_address + 1
     for key, ip in (("rangeStart", first), ("rangeEnd", last)):
         if ip not in subnet or ip == subnet.network_address or int(ip) > int(end):
             told.wrong(key, str(ip), f"an address of {subnet}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -28,6 +29,18 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 Json: TypeAlias = Mapping[str, Any]
 
 T = TypeVar("T")
+
+
+@lru_cache(maxsize=1024)
+def address_of(text: str) -> IPAddress:
+    """The address, remembered: one pod after the other brings the same gateways. Raises ValueError."""
+    return ip_address(text)
+
+
+@lru_cache(maxsize=1024)
+def network_of(text: str) -> IPNetwork:
+    """The network that an address with a prefix length is in, remembered likewise. Raises ValueError."""
+    return ip_network(text, strict=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +188,7 @@ def _decode_first(told: Json) -> Result:
     routes: list[PodRoute] = []
     for part in (told.get("ip4"), told.get("ip6")):
         if part:
-            ips.append(Ip(ip_interface(part["ip"]), _optional(ip_address, part.get("gateway"))))
+            ips.append(Ip(ip_interface(part["ip"]), _optional(address_of, part.get("gateway"))))
             routes += [_decode_route(each) for each in part.get("routes") or ()]
     return Result(ips=tuple(ips), routes=tuple(routes), dns=decode_dns(told.get("dns") or {}))
 
@@ -190,14 +203,14 @@ def _decode_interface(told: Json) -> Interface:
 def _decode_ip(told: Json) -> Ip:
     interface = told.get("interface")
     return Ip(
-        ip_interface(told["address"]), _optional(ip_address, told.get("gateway")), None if interface is None else int(interface)
+        ip_interface(told["address"]), _optional(address_of, told.get("gateway")), None if interface is None else int(interface)
     )
 
 
 def _decode_route(told: Json) -> PodRoute:
     numbers = [int(told.get(key) or 0) for key in ("mtu", "advmss", "priority")]
     options = [None if told.get(key) is None else int(told[key]) for key in ("table", "scope")]
-    return PodRoute(ip_network(told["dst"], strict=False), _optional(ip_address, told.get("gw")), *numbers, *options)
+    return PodRoute(network_of(told["dst"]), _optional(address_of, told.get("gw")), *numbers, *options)
 
 
 def decode_dns(told: Json) -> Dns:

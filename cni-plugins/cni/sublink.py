@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from cni import ipam
+from cni.config import INT_MAX
 from cni.interface import check_interface, configure, new_mac, pod_routes, requested_mac
 from cni.ipam_config import parse_dns
 from cni.ledger import Key
@@ -61,12 +62,20 @@ def parse(request: Request, kind: sublink.Kind, mac: Mac) -> Sublink:
         kind,
         mac,
         told.text("master") or _chained_master(request),
-        told.number("mtu") or 0,
+        told.number("mtu", -INT_MAX) or 0,
         told.flag("linkInContainer"),
         parse_dns(told.part("dns")) if told.get("dns") is not None else None,
     )
     request.finish_config()
     return config
+
+
+def parse_mode(request: Request, kind: str, modes: Collection[str]) -> str:
+    """The `mode`, the first one when it is absent; raises CniError (7)."""
+    mode = request.config.text("mode") or next(iter(modes))
+    if mode not in modes:
+        raise CniError(Code.INVALID_CONFIG, f"unknown {kind} mode: {mode!r}", f"expected one of {', '.join(modes)}")
+    return mode
 
 
 def _chained_master(request: Request) -> str:
@@ -145,8 +154,8 @@ def _master(nl: Netlink, config: Sublink) -> Link:
     name = config.master or _default_interface(nl)
     found = link(nl, name)
     if found is None:
-        raise CniError(Code.FAILED, f"master {name}: no such interface", f"expected one of the {_whose(config)}")
-    if config.mtu > found.mtu:
+        raise CniError(Code.INVALID_CONFIG, f"master {name}: no such interface", f"expected one of the {_whose(config)}")
+    if not 0 <= config.mtu <= found.mtu:
         raise CniError(Code.INVALID_CONFIG, f"invalid MTU {config.mtu}, must be [0, master MTU({found.mtu})]")
     return found
 
@@ -189,9 +198,7 @@ def _create(nl: Netlink, inside: Netlink, config: Sublink, master: Link, mac: st
 
 
 def _unknown(kind: sublink.Kind, code: Code) -> CniError:
-    return CniError(
-        code, f"this kernel cannot make {kind.name} interfaces", f"unknown device type, expected the module {kind.name}"
-    )
+    return CniError(code, f"{kind.name} is not supported by this kernel", f"unknown device type, expected the module {kind.name}")
 
 
 def _remove_at(nl: Netlink, index: int) -> None:
@@ -222,9 +229,9 @@ def check(request: Request, node: Node, config: Sublink) -> None:
         if found.kind != config.kind.name:
             raise CniError(Code.FAILED, f"interface {name} is of kind {found.kind!r}, expected {config.kind.name!r}")
         present = sublink.settings(inside, name)
-        for setting, value in attributes(config.kind.info).items():
-            if present.get(setting) != integer(value):
-                raise CniError(Code.FAILED, f"interface {name} has {config.kind.name} settings {present}, expected {config.kind}")
+        wanted = {setting: integer(value) for setting, value in attributes(config.kind.info).items()}
+        if not wanted.items() <= present.items():
+            raise CniError(Code.FAILED, f"{config.kind.name} mode or settings of {name} are {present}, expected {wanted}")
         if config.master and lower_of(inside, name) != _master(inside if config.in_container else host, config).index:
             raise CniError(Code.FAILED, f"the master of {name} is another one, expected {config.master}")
 

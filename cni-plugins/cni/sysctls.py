@@ -73,5 +73,5 @@ def change_sysctl(sysctl: Sysctl) -> Sysctl:
         (SYSCTL / sysctl.path).write_text(sysctl.value)
     except OSError as error:
         why = f"{error.strerror}, expected a value that the kernel accepts"
-        raise CniError(Code.FAILED, f"sysctl {sysctl.name}: {sysctl.value!r} cannot be set", why) from error
+        raise CniError(Code.INVALID_CONFIG, f"sysctl {sysctl.name}: {sysctl.value!r} cannot be set", why) from error
     return former

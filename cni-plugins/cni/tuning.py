@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cni.interface import requested_mac
+from cni.config import Section
+from cni.interface import checked_mac, requested_mac
 from cni.ledger import HeldFile, Key, State
 from cni.node import Node
 from cni.plugin import Request
@@ -28,6 +29,7 @@ from flanneld.linux.links import present_link
 from flanneld.linux.netlink import Netlink
 
 DATA_DIR = "/run/cni/tuning"
+KEYS = ("mac", "promisc", "mtu", "allmulti", "txQLen", "sysctl")
 SAVED_KEYS = {"mac": "mac", "promisc": "promisc", "mtu": "mtu", "allmulti": "allmulti", "tx_queue": "txQLen"}
 """Of a setting, in the reference's files, so that either can follow on the other."""
 
@@ -43,11 +45,12 @@ class Tuning:
 
 
 def parse(request: Request) -> Tuning:
-    """Raises CniError (2, 7)."""
-    told = request.config
-    told.ignore("mac")
+    """Raises CniError (2, 7). `args.cni` may have any of the keys, before the configuration; its MAC comes before all others."""
+    request.config.ignore(*KEYS)
+    args = request.config.part("args").part("cni")
+    told = Section({key: value for source in (request.config, args) for key in KEYS if (value := source.get(key)) is not None})
     settings = LinkSettings(
-        mac=requested_mac(request),
+        mac=checked_mac(mac) if (mac := args.text("mac")) else requested_mac(request),
         mtu=told.number("mtu", 0, 65535) or None,
         promisc=told.flag("promisc") or None,
         allmulti=told.flag("allmulti") if told.get("allmulti") is not None else None,
@@ -129,9 +132,11 @@ def _encode(settings: LinkSettings) -> dict[str, Any]:
 
 
 def _with_settings(result: Result, name: str, settings: LinkSettings) -> Result:
-    """The chain's result, in which the pod's interface has what was set."""
+    """The chain's result, in which the pod's interface has what was set; of an MTU, if it had said one."""
     interfaces = tuple(
-        replace(each, mac=settings.mac or each.mac, mtu=settings.mtu or each.mtu) if each.sandbox and each.name == name else each
+        replace(each, mac=settings.mac or each.mac, mtu=each.mtu and (settings.mtu or each.mtu))
+        if each.sandbox and each.name == name
+        else each
         for each in result.interfaces
     )
     return replace(result, interfaces=interfaces)
@@ -165,14 +170,14 @@ def check(request: Request, node: Node) -> None:
     with node.inside(require_pod(request, node)) as inside:
         for sysctl in config.sysctls:
             if (now := read_sysctl(sysctl)).split() != sysctl.value.split():
-                raise CniError(Code.FAILED, f"sysctl {sysctl.name} is {now!r}, expected {sysctl.value!r}")
+                raise CniError(Code.FAILED, f"configured sysctl {sysctl.name} is {sysctl.value}, current value is {now}")
         present = link_settings(inside, name)
     if present is None:
         raise CniError(Code.FAILED, f"interface {name} is gone from {request.call.netns}")
     found, wanted = _encode(present.where_wanted(config.settings)), _encode(config.settings)
     for key, value in wanted.items():
         if found[key] != value:
-            raise CniError(Code.FAILED, f"{key} of {name} is {found[key]!r}, expected {value!r}")
+            raise CniError(Code.FAILED, f"configured {key} of {name} is {value}, current value is {found[key]}")
 
 
 def gc(request: Request, node: Node, valid: Collection[Key]) -> None:

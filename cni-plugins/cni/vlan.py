@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from cni import sublink
+from cni.config import INT_MAX
 from cni.ledger import Key
 from cni.node import Node
 from cni.plugin import Request
@@ -19,9 +20,12 @@ VLAN_ID_MAX = 4095
 
 def parse(request: Request) -> Sublink:
     """Raises CniError (2, 7)."""
-    config = sublink.parse(request, vlan(request.config.number("vlanId", 0, VLAN_ID_MAX) or 0), Mac.OF_MASTER)
+    vlan_id = request.config.number("vlanId", -INT_MAX) or 0
+    if not 0 <= vlan_id <= VLAN_ID_MAX:
+        raise CniError(Code.INVALID_CONFIG, f"invalid VLAN ID {vlan_id} (must be between 0 and {VLAN_ID_MAX} inclusive)")
+    config = sublink.parse(request, vlan(vlan_id), Mac.OF_MASTER)
     if not config.master:
-        raise CniError(Code.INVALID_CONFIG, "master: got none", "expected the interface that carries the VLAN")
+        raise CniError(Code.INVALID_CONFIG, '"master" field is required', "expected the interface that carries the VLAN")
     return config
 
 

@@ -7,6 +7,7 @@ notifies nobody. Source: linux/if_link.h, linux/rtnetlink.h.
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import socket
 from collections.abc import Collection
@@ -24,9 +25,15 @@ IFLA_LINK = 5
 IFLA_OPERSTATE, IF_OPER_UP = 16, 6
 IFF_PROMISC = 0x100
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
+IPV6 = "/proc/sys/net/ipv6"
+"""Not there in a kernel without IPv6, which refuses to hear of it."""
 DOOMED_GROUP = 0x7A27A9
 """A group of interfaces (`ip link show group`) that nobody else uses: those that are being removed."""
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
+
+
+ONE_QUEUE = u32(31, 1) + u32(32, 1)
+"""IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES: a veth queues nothing, and every queue takes long to make."""
 
 
 def links(nl: Netlink) -> tuple[Link, ...]:
@@ -220,8 +227,8 @@ def add_veth(
     Both ends are down, but with a `port` our end is in its bridge, and up. `mtu` 0 is the kernel's default.
     """
     ends = [
-        (u32(rt.IFLA_MTU, mtu) if mtu else b"") + (b"" if address is None else attribute(rt.IFLA_ADDRESS, rt.mac_bytes(address)))
-        for address in (mac, peer_mac)
+        b"".join((ONE_QUEUE, u32(rt.IFLA_MTU, mtu) if mtu else b"", attribute(rt.IFLA_ADDRESS, rt.mac_bytes(own)) if own else b""))
+        for own in (mac, peer_mac)
     ]
     netns = b"" if peer_netns is None else u32(rt.IFLA_NET_NS_FD, peer_netns)
     peer_end = _header() + text(rt.IFLA_IFNAME, peer) + ends[1] + netns
@@ -240,7 +247,9 @@ def _port_settings(name: str, port: Port) -> Message:
     """By name, since nobody knows the port's index yet."""
     settings = attribute(IFLA_BRPORT_MODE, bytes([port.hairpin])) + attribute(IFLA_BRPORT_ISOLATED, bytes([port.isolated]))
     info = nested(rt.IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, settings))
-    return Message(rt.RTM_NEWLINK, _header() + text(rt.IFLA_IFNAME, name) + info)
+    # No IPv6 of the port's own: it would ask the pod about routers and multicast, and nobody speaks to it.
+    silence = _no_autoconf() if os.path.isdir(IPV6) else b""
+    return Message(rt.RTM_NEWLINK, _header() + text(rt.IFLA_IFNAME, name) + info + silence)
 
 
 def is_running(nl: Netlink, name: str) -> bool:
@@ -263,9 +272,12 @@ def set_promiscuous(nl: Netlink, index: int) -> None:
 
 def disable_autoconf(nl: Netlink, index: int) -> None:
     """Make no IPv6 link-local address: the interface then asks for no router and joins no group; a kernel without IPv6 is fine."""
+    _tolerate(errno.EAFNOSUPPORT, nl, f"IPv6 mode of link {index}", Message(rt.RTM_SETLINK, _header(index) + _no_autoconf()))
+
+
+def _no_autoconf() -> bytes:
     mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
-    request = Message(rt.RTM_SETLINK, _header(index) + nested(rt.IFLA_AF_SPEC, nested(socket.AF_INET6, mode)))
-    _tolerate(errno.EAFNOSUPPORT, nl, f"IPv6 mode of link {index}", request)
+    return nested(rt.IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
 
 
 def random_mac() -> str:

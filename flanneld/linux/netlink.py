@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from enum import IntEnum
 from typing import Self
 
@@ -26,6 +26,8 @@ from flanneld.linux.message import (
     split_messages,
     string,
 )
+from flanneld.linux.rtnetlink import DEVICE_KINDS, ROUTE_KINDS, RTPROT_KERNEL
+from flanneld.linux.socket_filter import MOST_DEVICES, about_devices, attach
 
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 1, 10, 11, 12
@@ -186,11 +188,24 @@ class Monitor:
 
     def __init__(self, *groups: Group, ours: Container[int] = ()) -> None:
         self._ours = ours
+        self._chosen: frozenset[int] | None = None
         self._socket = _open(socket.NETLINK_ROUTE)
         self._socket.setblocking(False)
         self._socket.bind((0, 0))
         for group in groups or Group:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def only(self, devices: Collection[int]) -> bool:
+        """Hear from now on of no interfaces, addresses and neighbours but of these, and of no routes that the kernel itself makes.
+
+        True if that is another choice than before: what happened to a device until then may not have been heard.
+        """
+        chosen = frozenset(devices)
+        if chosen == self._chosen or len(chosen) > MOST_DEVICES:
+            return False
+        attach(self._socket, about_devices(DEVICE_KINDS, sorted(chosen), ROUTE_KINDS, RTPROT_KERNEL))
+        self._chosen = chosen
+        return True
 
     def __aiter__(self) -> Self:
         return self

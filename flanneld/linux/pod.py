@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
-from flanneld.kernel import IPInterface
+from flanneld.kernel import IPInterface, KernelError
 from flanneld.lease import IPAddress, IPNetwork
 from flanneld.linux import rtnetlink as rt
 from flanneld.linux.links import new_address, present_link
@@ -66,7 +67,11 @@ def bring_up(
         *(new_address(index, address, flags) for address in addresses),
         *(new_route(index, route) for route in routes),
     ]
-    nl.change(", ".join([f"{name} up", *map(str, addresses), *map(str, routes)]), *requests)
+    what = (f"{name} up", *(f"{address} on {name}" for address in addresses), *(f"{route} by {name}" for route in routes))
+    for place, outcome in enumerate(nl.transact(requests)):
+        # Of two routes for the same the first counts: a pod's second interface often brings another default route.
+        if outcome and not (outcome == errno.EEXIST and place > len(addresses)):
+            raise KernelError(int(outcome), what[place], outcome.why)
     return index
 
 

@@ -74,11 +74,11 @@ def pods(count_: int) -> Iterator[list[str]]:
 def in_turns(sets: Sequence[Plugins], rounds: int) -> dict[str, list[tuple[Spent, Spent, float]]]:
     """ADD, DEL, and the seconds from DEL's end until the host's link is gone: of each set in every round, another one first."""
     found: dict[str, list[tuple[Spent, Spent, float]]] = {each.name: [] for each in sets}
-    for number in range(rounds):
-        for each in (*sets[number % len(sets) :], *sets[: number % len(sets)]):
-            with pods(1) as (pod,):
-                port = next(ports)
-                before = _links()
+    with pods(rounds * len(sets)) as names:  # beforehand, gone after: the kernel is long at it, with its one lock on networks
+        free = iter(names)
+        for number in range(rounds):
+            for each in (*sets[number % len(sets) :], *sets[: number % len(sets)]):
+                pod, port, before = next(free), next(ports), _links()
                 added = add(each, pod, port)
                 deleted = delete(each, pod, port)
                 found[each.name].append((added, deleted, _until_gone(before)))

@@ -90,7 +90,7 @@ def test_each_mode_is_made_and_checked(tmp_path: Path, mode: str) -> None:
         data = node.links(pod)["eth0"]["linkinfo"]["info_data"]
         assert (data["mode"], data["bcqueuelen"], result.interfaces[0].mtu) == (mode, 2000, 1300)
         node.check(macvlan(mode=mode, bcqueuelen=2000), pod, result)
-        with pytest.raises(CniError, match="settings"):
+        with pytest.raises(CniError, match="macvlan mode"):
             node.check(macvlan(mode="bridge"), pod, result)
         if mode == "passthru":  # the master's MAC must stay what the network knows
             assert result.interfaces[0].mac == node.links()["eth0"]["address"]
@@ -146,9 +146,9 @@ def test_the_master_may_be_in_the_pod(tmp_path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "mode": ({"mode": "junk"}, "mode: got"),
+    "mode": ({"mode": "junk"}, "unknown macvlan mode"),
     "mtu too large": ({"mtu": 1401}, r"invalid MTU 1401, must be \[0, master MTU\(1400\)\]"),
-    "negative mtu": ({"mtu": -1}, "mtu: got -1"),
+    "negative mtu": ({"mtu": -1}, "invalid MTU -1"),
     "mac": ({"mac": "02:00:00:00:00:zz"}, "mac: got"),
     "no such master": ({"master": "nosuch"}, "master nosuch: no such interface"),
     "bad address": ({"ipam": {"type": "static", "addresses": [{"address": "bad"}]}}, "CIDR"),

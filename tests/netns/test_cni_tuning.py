@@ -25,7 +25,7 @@ def pod_on_a_node(directory: Path) -> Iterator[tuple[CniNode, ScratchNetns, Resu
     with cni_node(directory) as node, scratch_netns() as pod:
         pod.ip("link add eth0 type veth peer name peer0")
         pod.ip("link set eth0 up")
-        interfaces = (Interface("veth7"), Interface("eth0", node.links(pod)["eth0"]["address"], str(pod.path)))
+        interfaces = (Interface("veth7"), Interface("eth0", node.links(pod)["eth0"]["address"], str(pod.path), 1500))
         yield node, pod, Result(interfaces)
 
 
@@ -108,8 +108,8 @@ def test_a_second_tuning_in_the_chain_keeps_what_the_first_one_saved(tmp_path: P
 @pytest.mark.parametrize(
     ("line", "gist"),
     [
-        ("link set eth0 mtu 1250", "mtu of eth0 is 1250, expected 1300"),
-        ("link set eth0 address 02:00:00:00:00:99", "mac of eth0 is '02:00:00:00:00:99'"),
+        ("link set eth0 mtu 1250", "mtu of eth0 is 1300, current value is 1250"),
+        ("link set eth0 address 02:00:00:00:00:99", "mac of eth0 is .*value is 02:00:00:00:00:99"),
         ("link set eth0 promisc off", "promisc of eth0"),
         ("link delete eth0", "IFNAME|eth0 is gone"),
     ],

@@ -17,7 +17,7 @@ from cni.spec import CniError, Code, Command
 from cni_requests import bare_node, request
 
 V4, V6 = {"subnet": "10.1.0.0/29"}, {"subnet": "fd00::/125"}
-NETNS = Path("/proc/self/ns")
+NAMESPACES = Path("/proc/self/ns")
 
 
 class Pool:
@@ -111,7 +111,7 @@ def test_a_claim_that_comes_between_is_not_taken_and_the_call_leaves_nothing(poo
     monkeypatch.setattr(host_local, "_claim", late)
     with pytest.raises(FileExistsError):
         pool.add("c1", pool.conf([V4], [V6]))
-    assert (pool.files / "fd00::2").read_text() == "stranger\r\neth0"
+    assert (pool.files / "fd00::2").read_bytes() == b"stranger\r\neth0"
     assert "10.1.0.2" not in pool.names()
     assert pool.node.ledger.records() == []
 
@@ -139,19 +139,12 @@ def test_a_second_add_is_refused_and_the_first_stays(pool: Pool) -> None:
 
 
 def test_an_attachment_of_a_former_pod_gives_way(pool: Pool) -> None:
-    former = os.open(NETNS / "net", os.O_RDONLY)
-    other = os.open(NETNS / "mnt", os.O_RDONLY)  # as good as any: it is another file
-    about = request("host-local", pool.conf(), netns=former)
-    seen = about.__class__(about.call.__class__(Command.ADD, "c1", "/proc/self/ns/net", "eth0"), *_rest(about))
-    host_local.add(seen, pool.node)
-    assert pool.add("c1", netns=other) == ["10.1.0.3"]
+    former, now = (os.open(NAMESPACES / kind, os.O_RDONLY) for kind in ("net", "mnt"))
+    assert pool.add("c1", netns=former, path=str(NAMESPACES / "net")) == ["10.1.0.2"]
+    assert pool.add("c1", netns=now, path=str(NAMESPACES / "mnt")) == ["10.1.0.3"]
     assert pool.names() == {"10.1.0.3", "last_reserved_ip.0"}
     os.close(former)
-    os.close(other)
-
-
-def _rest(about: Any) -> tuple[Any, ...]:
-    return about.plugin, about.config, about.version, about.network, about.netns
+    os.close(now)
 
 
 @pytest.mark.parametrize(

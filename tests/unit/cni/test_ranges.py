@@ -138,7 +138,7 @@ def test_a_range_that_makes_no_sense_is_refused(told: dict[str, str], message: s
 
 
 def test_a_range_set_is_not_empty_and_of_one_family() -> None:
-    with pytest.raises(CniError, match="ipam.ranges: got an empty range set"):
+    with pytest.raises(CniError, match=r"ipam\.ranges: got an empty range set"):
         range_set()
     with pytest.raises(CniError, match="mixed address families in a range set"):
         range_set({"subnet": "10.1.0.0/24"}, {"subnet": "fd00::/64"})

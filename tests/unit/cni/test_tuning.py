@@ -84,12 +84,19 @@ def test_what_is_off_or_nought_is_not_touched() -> None:
     assert parsed(allmulti=False, txQLen=0).settings == LinkSettings(allmulti=False, tx_queue=0)
 
 
-def test_the_mac_is_the_runtimes_before_that_of_args_before_the_configured_one() -> None:
+def test_the_mac_of_args_comes_before_the_runtimes_before_the_configured_one() -> None:
     configured = {"mac": "02:00:00:00:00:01"}
     by_args = {"args": {"cni": {"mac": "02:00:00:00:00:02"}}}
     assert parsed(**configured).settings.mac == "02:00:00:00:00:01"
     assert parsed(**configured, **by_args).settings.mac == "02:00:00:00:00:02"
-    assert parsed(**configured, **by_args, runtimeConfig={"mac": "02:00:00:00:00:03"}).settings.mac == "02:00:00:00:00:03"
+    assert parsed(**configured, runtimeConfig={"mac": "02:00:00:00:00:03"}).settings.mac == "02:00:00:00:00:03"
+    assert parsed(**configured, **by_args, runtimeConfig={"mac": "02:00:00:00:00:03"}).settings.mac == "02:00:00:00:00:02"
+
+
+def test_args_may_have_any_key_and_come_first() -> None:
+    config = parsed(mtu=1300, txQLen=5, args={"cni": {"mtu": 1400, "promisc": True, "sysctl": {"net.core.somaxconn": "1"}}})
+    assert config.settings == LinkSettings(mtu=1400, promisc=True, tx_queue=5)
+    assert [sysctl.path for sysctl in config.sysctls] == ["core/somaxconn"]
 
 
 @pytest.mark.parametrize("keys", [{"mtu": -1}, {"mtu": 70000}, {"mac": "zz"}, {"promisc": "yes"}, {"sysctl": []}, {"txQLen": "5"}])
