@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_interface
@@ -65,25 +65,38 @@ class LabHost(Place):
     def pods(self) -> tuple[Pod, ...]:
         return tuple(self._pod(name, addresses) for name, addresses in _read(self.directory / "pods.json").items())
 
-    def pod(self, name: str) -> Pod:
-        """The pod of that name, made if there is none; raises LabError, FlanneldError, and leaves nothing half-made then."""
+    def pod(self, name: str, ports: Mapping[int, int] | None = None) -> Pod:
+        """The pod of that name, made if there is none; raises LabError, FlanneldError, and leaves nothing half-made then.
+
+        `ports` leads TCP ports of the host to ports of a pod that is made.
+        """
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
             raise LabError(f"pod name {name!r}: expected 1 to 63 of a-z, 0-9 and '-'")
+        with self._book() as pods:
+            if name not in pods:
+                if self.subnet_env() is None:
+                    raise LabError(f"{self.name} has no pod subnet: flanneld has not written {SUBNET_FILE} there")
+                pods[name] = self.call(_attach, name, ports or {})
+            return self._pod(name, pods[name])
+
+    def remove_pod(self, name: str) -> None:
+        """Take a pod away: its namespace, and all that the plugins made; nothing happens when there is none. Raises LabError."""
+        with self._book() as pods:
+            if name in pods:
+                self.call(_detach, name)
+                del pods[name]
+
+    @contextmanager
+    def _book(self) -> Iterator[dict[str, tuple[IPInterface, ...]]]:
+        """The host's pods, to look at and to change; written down at the end, if all went well."""
         book = self.directory / "pods.json"
         with _locked(self.directory / "pods.lock"):
             pods = _read(book)
-            if name not in pods:
-                pods[name] = self._make(name)
-                write_json(book, {name: [str(ip) for ip in addresses] for name, addresses in pods.items()})
-        return self._pod(name, pods[name])
+            yield pods
+            write_json(book, {name: [str(ip) for ip in addresses] for name, addresses in pods.items()})
 
     def _pod(self, name: str, addresses: tuple[IPInterface, ...]) -> Pod:
         return Pod(name, (*self.namespaces, NETNS / name), self.environment, self.name, addresses)
-
-    def _make(self, name: str) -> tuple[IPInterface, ...]:
-        if self.subnet_env() is None:
-            raise LabError(f"{self.name} has no pod subnet: flanneld has not written {SUBNET_FILE} there")
-        return self.call(_attach, name)
 
 
 def furnish_for_pods() -> None:
@@ -93,26 +106,37 @@ def furnish_for_pods() -> None:
     (CNI_CONF / FLANNEL_CONFLIST.name).write_bytes(FLANNEL_CONFLIST.read_bytes())
 
 
-def _attach(name: str) -> tuple[IPInterface, ...]:
+def _attach(name: str, ports: Mapping[int, int]) -> tuple[IPInterface, ...]:
     """Runs on the host: make the pod's namespace and have the plugins attach it; what a killed run left there goes first."""
-    path = NETNS / name
-    attachment = Attachment(name, str(path), INTERFACE)
-    chain = Chain(find_conflist(CNI_CONF), Executables((str(CNI_BIN),)))
+    path, chain = NETNS / name, _chain()
+    mappings = [{"hostPort": host, "containerPort": pod, "protocol": "tcp"} for host, pod in ports.items()]
     path.parent.mkdir(exist_ok=True)
     if path.exists():
-        chain.delete(attachment)
-        netns.delete(path)
+        _detach(name)
     netns.create(path)
     try:
         netns.run_in(path, _loopback_up)
-        result = decode_result(chain.add(attachment), chain.network.version)
+        result = chain.add(Attachment(name, str(path), INTERFACE, capabilities={"portMappings": mappings}))
     except CniError as error:
         netns.delete(path)
         raise LabError(f"pod {name}: {error}") from error
     except BaseException:
         netns.delete(path)
         raise
-    return tuple(ip.address for ip in result.ips)
+    return tuple(ip.address for ip in decode_result(result, chain.network.version).ips)
+
+
+def _detach(name: str) -> None:
+    """Runs on the host: have the plugins undo what they did, then end the namespace."""
+    try:
+        _chain().delete(Attachment(name, str(NETNS / name), INTERFACE))
+    except CniError as error:
+        raise LabError(f"pod {name}: {error}") from error
+    netns.delete(NETNS / name)
+
+
+def _chain() -> Chain:
+    return Chain(find_conflist(CNI_CONF), Executables((str(CNI_BIN),)))
 
 
 def _loopback_up() -> None:

@@ -44,6 +44,17 @@ def _command(_context: click.Context, _parameter: click.Parameter, words: tuple[
     return words
 
 
+def _ports(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[int, int]:
+    """HOST:POD, each from 1 to 65535."""
+    found = {}
+    for word in words:
+        host, colon, pod = word.partition(":")
+        if not colon or not all(port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16 for port in (host, pod)):
+            raise click.BadParameter(f"{word!r}, expected two ports as 8080:80")
+        found[int(host)] = int(pod)
+    return found
+
+
 @click.group()
 def lab() -> None:
     """Many hosts on this machine: namespaces, joined as a topology file describes."""
@@ -100,18 +111,27 @@ def execute(name: str, host: str, command: tuple[str, ...]) -> None:
 @lab.command()
 @named
 @click.option("-d", "--detach", is_flag=True, help="Run the command in the background; its output goes to a log.")
+@click.option(
+    "-p", "--publish", multiple=True, callback=_ports, metavar="HOST:POD", help="Lead a TCP port of the host to a new pod's."
+)
+@click.option("--remove", is_flag=True, help="Take the pod away instead.")
 @click.argument("host")
 @click.argument("pod")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, callback=_command)
-def pod(name: str, detach: bool, host: str, pod: str, command: tuple[str, ...]) -> None:
+def pod(name: str, detach: bool, publish: dict[int, int], remove: bool, host: str, pod: str, command: tuple[str, ...]) -> None:
     """Run a command in a pod on a host, or a shell; the pod is made if there is none.
 
     Put -- before the command if it has options.
     """
     if detach and not command:
         raise click.UsageError("--detach needs a command")
+    if remove and (command or publish):
+        raise click.UsageError("--remove goes without a command and without --publish")
     on = Lab.open(name).host(host)
-    inside = on.pod(pod)
+    if remove:
+        on.remove_pod(pod)
+        return
+    inside = on.pod(pod, publish)
     if not detach:
         _become(inside, command, str(inside))
     log = on.directory / f"pod-{pod}.log"

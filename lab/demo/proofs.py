@@ -12,7 +12,7 @@ from itertools import permutations
 from statistics import median
 
 from lab import LabError
-from lab.demo.traffic import IPAddress, can_route, http_get, http_server, round_trips_s, stream_bits_per_s
+from lab.demo.traffic import HTTP_PORT, IPAddress, can_route, http_get, http_server, round_trips_s, stream_bits_per_s
 from lab.fabric import outside_addresses
 from lab.lab import Lab
 from lab.ping import ping_all
@@ -96,6 +96,22 @@ def _outside_sees_hosts(lab: Lab) -> str:
     return "ok"
 
 
+def _host_ports_lead_to_pods(lab: Lab) -> str:
+    """A pod with a port of its host: asked from the other hosts, by their pods too, then removed without a trace."""
+    server, *others = _stations(lab)
+    page = os.urandom(1000)
+    web = server.host.pod("web", {HTTP_PORT: HTTP_PORT})
+    with http_server(web, page):
+        for place in (*(other.host for other in others), *(other.pod for other in others)):
+            with _on_the(f"{place.name} -> port {HTTP_PORT} of {server.host.name}"):
+                found = http_get(place, server.host_ip).sha256
+            _expect(f"{place.name} -> {web}: SHA-256", found, sha256(page).hexdigest())
+    server.host.remove_pod("web")
+    listed = server.host.run(["tartan", "cni", "list", "--json"]).stdout
+    _expect(f"pods that {server.host.name} still holds something for", "web" in listed, False)
+    return "ok"
+
+
 def _throughput(lab: Lab) -> str:
     source, destination, *_ = _stations(lab)
     with _on_the(f"{source.pod} -> {destination.pod}"):
@@ -119,6 +135,7 @@ PROOFS = (
     Proof("each pod to each other host", _pods_reach_hosts),
     Proof("each host to each other host's pod", _hosts_reach_pods),
     Proof("each pod to the outside, seen as its host", _outside_sees_hosts),
+    Proof("a host's port leads to its pod, and goes with it", _host_ports_lead_to_pods),
     Proof("one TCP stream, pod to pod, Gbit/s", _throughput),
     Proof("round trip, pod to pod, median, us", _round_trip),
 )
