@@ -123,9 +123,12 @@ class CniServer:
         touched = asyncio.Event()
 
         async def listen() -> None:
-            async with aclosing(plugins.changes()) as changes:
-                async for _ in changes:
-                    touched.set()
+            try:
+                async with aclosing(plugins.changes()) as changes:
+                    async for _ in changes:
+                        touched.set()
+            except FlanneldError as error:  # no nftables in this kernel, say: then it is looked from time to time
+                log.warning("packet table not watched", why=error)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(listen())

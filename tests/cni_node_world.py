@@ -64,6 +64,7 @@ class NodeWorld:
         told = conf or self.conf()
         path = str(pod.path) if pod else ""
         environ = {"CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_IFNAME": "eth0", "CNI_NETNS": path}
+        environ["CNI_PATH"] = str(self.directory)
         descriptor = os.open(path, os.O_RDONLY) if pod and pod.path.exists() else None
         try:
             answer = self.run(Engine(self.node).answer, Raw(told["type"], environ, json.dumps(told).encode(), descriptor))

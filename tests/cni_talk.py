@@ -43,6 +43,7 @@ class Plugins:
         self.meanwhile: Callable[[Callable[[], None]], None] = lambda alive: None
         self.reconciled = 0
         self.failing = False
+        self.deaf = False
         self.touched = asyncio.Event()
         self.closed = False
 
@@ -59,6 +60,8 @@ class Plugins:
             raise FlanneldError("no nftables")
 
     async def changes(self) -> AsyncGenerator[None, None]:
+        if self.deaf:
+            raise FlanneldError("no nftables")
         while True:
             await self.touched.wait()
             self.touched.clear()

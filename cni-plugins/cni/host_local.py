@@ -176,7 +176,7 @@ def check(request: Request, node: Node) -> None:
 def gc(request: Request, node: Node, valid: Collection[Key]) -> None:
     """Free what no valid attachment holds, the reference's claims too."""
     node.release_invalid(request, valid)
-    holders = {(key.container_id, key.ifname) for key in valid}
+    holders = {(key.container_id, name) for key in valid for name in (key.ifname, "")}
     for ip, holder in _foreign(request, node):
         if holder not in holders:
             log.info("address freed", network=request.network, ip=ip, container=holder[0])

@@ -108,9 +108,10 @@ def check_interface(inside: Netlink, request: Request) -> Link:
     if not link.up:
         raise CniError(Code.FAILED, f"interface {name} is down, expected it up")
     present = set(links.addresses(inside, link.index))
+    interfaces = dict(enumerate(interface.name for interface in result.interfaces))
     for ip in result.ips:
-        place = ip.interface
-        if (place is None or result.interfaces[place].name == name) and ip.address not in present:
+        elsewhere = ip.interface is not None and interfaces.get(ip.interface) != name
+        if not elsewhere and ip.address not in present:
             raise CniError(Code.FAILED, f"interface {name} has not its address {ip.address}")
     _check_routes(inside, link, pod_routes(result))
     return link

@@ -188,7 +188,7 @@ def _decode_first(told: Json) -> Result:
     routes: list[PodRoute] = []
     for part in (told.get("ip4"), told.get("ip6")):
         if part:
-            ips.append(Ip(ip_interface(part["ip"]), _optional(address_of, part.get("gateway"))))
+            ips.append(Ip(ip_interface(_text(part["ip"])), _optional(address_of, part.get("gateway"))))
             routes += [_decode_route(each) for each in part.get("routes") or ()]
     return Result(ips=tuple(ips), routes=tuple(routes), dns=decode_dns(told.get("dns") or {}))
 
@@ -202,15 +202,14 @@ def _decode_interface(told: Json) -> Interface:
 
 def _decode_ip(told: Json) -> Ip:
     interface = told.get("interface")
-    return Ip(
-        ip_interface(told["address"]), _optional(address_of, told.get("gateway")), None if interface is None else int(interface)
-    )
+    address = ip_interface(_text(told["address"]))
+    return Ip(address, _optional(address_of, told.get("gateway")), None if interface is None else int(interface))
 
 
 def _decode_route(told: Json) -> PodRoute:
     numbers = [int(told.get(key) or 0) for key in ("mtu", "advmss", "priority")]
     options = [None if told.get(key) is None else int(told[key]) for key in ("table", "scope")]
-    return PodRoute(network_of(told["dst"]), _optional(address_of, told.get("gw")), *numbers, *options)
+    return PodRoute(network_of(_text(told["dst"])), _optional(address_of, told.get("gw")), *numbers, *options)
 
 
 def decode_dns(told: Json) -> Dns:
@@ -225,5 +224,12 @@ def _texts(value: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(value or ())
 
 
+def _text(value: object) -> str:
+    """`ipaddress` takes numbers too."""
+    if not isinstance(value, str):
+        raise TypeError(f"got {value!r}, expected text")
+    return value
+
+
 def _optional(read: Callable[[str], T], text: str | None) -> T | None:
-    return read(text) if text else None
+    return read(_text(text)) if text else None

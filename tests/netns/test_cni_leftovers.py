@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -59,6 +60,21 @@ def test_a_pair_that_no_record_knows_of_is_in_nobodys_way(world: NodeWorld) -> N
     world.host.ip(f"link add {VETH} type veth peer name left")
     world.add("c1", world.pod())
     assert (world.veths(), "left" in world.links()) == ({VETH}, False)
+
+
+def test_a_foreign_ipam_plugin_gets_its_addresses_back_by_del(world: NodeWorld, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    told.touch()
+    foreign = tmp_path / "foreign"
+    answer = {"cniVersion": "1.0.0", "ips": [{"address": "10.9.0.2/24"}], "routes": [{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}]}
+    foreign.write_text(f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >>{told}\necho '{json.dumps(answer)}'\n")
+    foreign.chmod(0o755)
+    pod = world.pod()
+    assert "route 192.0.2.0/24 via 198.51.100.1" in world.refused("ADD", "c1", pod, ipam={"type": "foreign"})
+    assert told.read_text().split() == ["ADD", "DEL"]
+    world.delete("c1", pod, ipam={"type": "foreign"})
+    assert told.read_text().split() == ["ADD", "DEL", "DEL"]
+    assert (world.veths(), world.node.ledger.records()) == (set(), [])
 
 
 def test_dead_pods_are_let_go_and_living_ones_are_not(world: NodeWorld) -> None:

@@ -118,3 +118,17 @@ async def test_a_journal_that_another_process_has_is_waited_for(
     task.cancel()
     await asyncio.wait([task])
     assert plugins.closed
+
+
+async def test_without_nftables_it_serves_and_looks_from_time_to_time(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cni_server, "load_plugins", lambda state, subnet_file: plugins)
+    monkeypatch.setattr(cni_server, "RECONCILE_S", 0.05)
+    plugins.deaf = plugins.failing = True
+    task = asyncio.create_task(CniServer(tmp_path / "s", tmp_path / "j", tmp_path / "e").run())
+    await eventually(lambda: plugins.reconciled >= 3)
+    assert await asyncio.to_thread(ask, tmp_path / "s") == (3, b"out", b"err")
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()

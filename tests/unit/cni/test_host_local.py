@@ -190,9 +190,10 @@ def test_gc_frees_what_no_valid_attachment_has_whoever_gave_it(pool: Pool) -> No
     pool.add("c2")
     (pool.files / "10.1.0.4").write_text("c3\r\neth0")
     (pool.files / "10.1.0.5").write_text("c4\r\neth0")
+    (pool.files / "10.1.0.6").write_text("c3")  # as the reference wrote it once
     valid = {Key("net", container, "eth0") for container in ("c1", "c3")}
     host_local.gc(request("host-local", pool.conf(), Command.GC), pool.node, valid)
-    assert pool.names() == {"10.1.0.2", "10.1.0.4", "last_reserved_ip.0"}
+    assert pool.names() == {"10.1.0.2", "10.1.0.4", "10.1.0.6", "last_reserved_ip.0"}
 
 
 def test_check_knows_our_claims_and_the_references(pool: Pool) -> None:

@@ -146,6 +146,8 @@ def test_null_is_absence_everywhere() -> None:
         {"ips": [{"gateway": "10.0.0.1"}]},
         {"ips": [{"address": "10.0.0.256/24"}]},
         {"routes": [{"dst": "x"}]},
+        {"routes": [{"dst": 167772160}]},
+        {"ips": [{"address": "10.0.0.2/24", "gateway": True}]},
         {"interfaces": ["eth0"]},
         {"dns": {"nameservers": "10.0.0.1"}},
         {"interfaces": [{"mtu": float("inf")}]},
