@@ -69,7 +69,7 @@ class Reply(Protocol):
     @property
     def exit_code(self) -> int: ...
     @property
-    def undo(self) -> Callable[[], None]: ...
+    def undo(self) -> Callable[[], None] | None: ...
 
 
 class Plugins(Protocol):
@@ -234,7 +234,7 @@ def converse(client: socket.socket, plugins: Plugins) -> None:
     try:
         netns = asked.descriptors[0] if asked.descriptors else None
         reply = plugins.answer(asked.plugin, asked.environ, asked.stdin, netns, lambda: _require(client))
-        if not _delivered(client, reply):
+        if not _delivered(client, reply) and reply.undo is not None:
             container = asked.environ.get("CNI_CONTAINERID")
             log.warning("CNI call undone", why="its client is gone", plugin=asked.plugin, container=container)
             reply.undo()

@@ -49,7 +49,7 @@ class Answer:
     stdout: bytes = b""
     stderr: bytes = b""
     exit_code: int = 0
-    undo: Callable[[], None] = lambda: None
+    undo: Callable[[], None] | None = None
     """To be called when the answer cannot be delivered: nobody knows then of what was made. Needs the call's descriptor open."""
 
 
@@ -133,7 +133,7 @@ def refusal(error: CniError, version: str) -> Answer:
     return Answer(stdout=f"{printed}\n".encode(errors="replace"), exit_code=FAILED)
 
 
-def _printed(values: Mapping[str, object], undo: Callable[[], None] = lambda: None) -> Answer:
+def _printed(values: Mapping[str, object], undo: Callable[[], None] | None = None) -> Answer:
     return Answer(stdout=f"{json.dumps(values)}\n".encode(), undo=undo)
 
 
@@ -162,7 +162,7 @@ def _request(raw: Raw, call: Call, values: Mapping[str, Any], alive: Callable[[]
     if call.command is Command.CHECK and prev_result is None:
         raise CniError(Code.INVALID_CONFIG, "prevResult is missing", "expected the result of ADD, which CHECK compares with")
     netns = _checked_netns(raw, call)
-    return Request(call, raw.plugin, config, version, network, netns, prev_result, alive)
+    return Request(call, raw.plugin, config, version, network, netns, prev_result, alive=alive)
 
 
 def _checked_netns(raw: Raw, call: Call) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any
 from cni.config import Section, decode_config
 from cni.delegate import add_foreign, call_foreign
 from cni.files import write_file
-from cni.ledger import HeldFile, Key, State
+from cni.ledger import HeldFile, Key
 from cni.node import Node
 from cni.plugin import PLUGINS, Request, load_plugin
 from cni.result import Result
@@ -106,7 +106,7 @@ def add(request: Request, node: Node) -> Result:
     """Keep the delegate's configuration and call it."""
     config = parse(request, node)
     delegate = delegate_config(request, config, read_lease(config.subnet_file, Code.TRY_LATER))
-    with node.holding(request, HeldFile(str(config.kept)), state=State.MADE):
+    with node.holding(request, HeldFile(str(config.kept))):
         write_file(config.kept, json.dumps(delegate), mode=0o600)
         return _add_delegate(request, node, delegate)
 

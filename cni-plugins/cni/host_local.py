@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -81,21 +81,34 @@ def _check_sets(request: Request, sets: Collection[RangeSet]) -> None:
 def add(request: Request, node: Node) -> Result:
     """One address out of each range set."""
     config = parse(request)
-    with node.ledger.lock:
-        held = node.ledger.record(request.key, request.plugin)
-        if held is not None:
-            _replace_leftover(request, node, held)
-        chosen = list(_choose(config, node))
-        record = node.hold(request, *(HeldAddress(str(config.pool), ip) for ip, _ in chosen))
-        try:
-            for place, (ip, _) in enumerate(chosen):
-                _claim(config.pool, ip, request.key)
-                write_file(config.pool / f"last_reserved_ip.{place}", str(ip))
-        except OSError:
-            node.release(record)
-            raise
+    while True:
+        with node.ledger.lock:
+            held = node.ledger.record(request.key, request.plugin)
+            if held is not None:
+                _replace_leftover(request, node, held)
+            chosen = list(_choose(config, node))
+            wait_s = LINK_GONE_S - min(_rested_s(config.pool, node, ip) for ip, _ in chosen)
+            if wait_s <= 0 and _hold(request, node, config, [ip for ip, _ in chosen]):
+                break
+        request.alive()
+        time.sleep(max(wait_s, 0))
     ips = tuple(Ip(ip_interface((ip, within.subnet.prefixlen)), within.gateway) for ip, within in chosen)
     return Result(ips=ips, routes=config.routes, dns=config.dns)
+
+
+def _hold(request: Request, node: Node, config: HostLocal, chosen: Sequence[IPAddress]) -> bool:
+    """Take the addresses; false when another program took one just now. Raises OSError, and then none is taken."""
+    record = node.hold(request, *(HeldAddress(str(config.pool), ip) for ip in chosen))
+    try:
+        for place, ip in enumerate(chosen):
+            _claim(config.pool, ip, request.key)
+            write_file(config.pool / f"last_reserved_ip.{place}", str(ip))
+    except OSError as error:
+        node.release(record)
+        if not isinstance(error, FileExistsError):
+            raise
+        return False
+    return True
 
 
 def _replace_leftover(request: Request, node: Node, held: Record) -> None:
@@ -123,18 +136,16 @@ def _choose(config: HostLocal, node: Node) -> Iterator[tuple[IPAddress, Range]]:
 
 
 def _next(pool: Path, node: Node, wanted: RangeSet, place: int) -> tuple[IPAddress, Range]:
-    taken, now = node.ledger.taken(str(pool)), time.monotonic()
+    taken = node.ledger.taken(str(pool))
 
     def free(ip: IPAddress) -> bool:
         return ip not in taken and not (pool / str(ip)).exists()
 
-    def rested_s(ip: IPAddress) -> float:
-        return now - node.ledger.freed_at(str(pool), ip)
+    return choose(wanted, _last(pool, place), free, lambda ip: _rested_s(pool, node, ip) > REST_S)
 
-    ip, within = choose(wanted, _last(pool, place), free, lambda ip: rested_s(ip) > REST_S)
-    if rested_s(ip) < LINK_GONE_S:
-        time.sleep(LINK_GONE_S - rested_s(ip))
-    return ip, within
+
+def _rested_s(pool: Path, node: Node, ip: IPAddress) -> float:
+    return time.monotonic() - node.ledger.freed_at(str(pool), ip)
 
 
 def _requested(ip: IPAddress, wanted: RangeSet, pool: Path, taken: Collection[IPAddress]) -> Range:

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,7 @@ from flanneld import FlanneldError
 
 FORMAT = 1
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+SPARE_BYTES = 64 << 10
 LOCK_POLL_S = 0.01
 GATHER_S = 0.02
 """For what else comes: one fdatasync costs as much as a pod. Nobody has to wait for it: a process that dies takes nothing back that
@@ -59,6 +60,7 @@ class Journal:
     def __init__(self, path: Path, patience_s: float = 0.0) -> None:
         """Wait so long for another process to close it; raises JournalBusy, JournalError."""
         self.path = path
+        self._spare = path.with_suffix(".spare")
         self._written = self._synced = 0
         self._failure: OSError | None = None
         self._closing = False
@@ -75,6 +77,8 @@ class Journal:
             self.lines = len(self.contents.entries)
             if not self.contents.boot:
                 self.rewrite(self.contents.entries)
+            else:
+                self._keep_spare()
             undo.pop_all()
         self._syncer = threading.Thread(target=self._sync_for_ever, name="journal", daemon=True)
         self._syncer.start()
@@ -83,16 +87,25 @@ class Journal:
         """Add an object at the end; raises JournalError, and then the file is as it was."""
         line = _encode(entry)
         with _translated(self.path), self._changed:
-            try:
-                if os.write(self._file, line) != len(line):
+            if not self._write(line):
+                self._spare.unlink(missing_ok=True)
+                if not self._write(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                os.ftruncate(self._file, self._bytes)
-                raise
             self._bytes += len(line)
             self.lines += 1
             self._written += 1
             self._changed.notify_all()
+
+    def _write(self, line: bytes) -> bool:
+        """Whether there was room; raises OSError for anything else. What is not whole is not there."""
+        try:
+            if os.write(self._file, line) == len(line):
+                return True
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        os.ftruncate(self._file, self._bytes)
+        return False
 
     def settle(self) -> None:
         """Return when all that has been appended is on the disk; raises JournalError."""
@@ -123,6 +136,12 @@ class Journal:
             _sync_directory(self.path.parent)
             self._synced = self._written
             self._changed.notify_all()
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """Room for many lines, given up when the disk is full: to delete pods takes some, and is what makes more."""
+        with suppress(OSError), open(self._spare, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, SPARE_BYTES)
 
     def close(self) -> None:
         with self._changed:

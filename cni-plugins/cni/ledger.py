@@ -108,6 +108,8 @@ class Record:
     state: State = State.MAKING
     since: float = field(default_factory=time.time)
     """Unix seconds."""
+    caller: str = ""
+    """The plugin that delegated to this one: without its record, or with an unfinished one, nobody needs this."""
 
     @property
     def elements(self) -> tuple[HeldElement, ...]:
@@ -254,6 +256,7 @@ def encode_record(record: Record) -> dict[str, Any]:
         "key": _encode_slot(record),
         "netns": [netns.path, netns.device, netns.inode] if netns else None,
         "state": record.state,
+        "caller": record.caller,
         "since": round(record.since, 3),
         "addresses": [[address.pool, str(address.ip)] for address in record.of(HeldAddress)],
         "links": [[link.name, link.tied] for link in record.of(HeldLink)],
@@ -272,7 +275,7 @@ def decode_record(told: dict[str, Any]) -> Record:
         *(HeldFile(path) for path in told["files"]),
     )
     netns = Netns(*told["netns"]) if told["netns"] else None
-    return Record(key, plugin, holdings, netns, State(told["state"]), told["since"])
+    return Record(key, plugin, holdings, netns, State(told["state"]), told["since"], told.get("caller", ""))
 
 
 def _encode_slot(record: Record) -> list[str]:

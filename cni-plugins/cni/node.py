@@ -87,27 +87,23 @@ class Node:
                     del self._users[container_id], self._locks[container_id]
 
     @contextmanager
-    def holding(self, request: Request, *holdings: Holding, state: State = State.MAKING) -> Iterator[None]:
-        """Write down what the block makes; let it go again if the block fails. Raises CniError when it is held already.
-
-        `state` MADE: what is held is made with the record itself, or is harmless when it is not there.
-        """
+    def holding(self, request: Request, *holdings: Holding) -> Iterator[None]:
+        """Write down what the block makes; let it go again if the block fails. Raises CniError when it is held already."""
         former = self.ledger.record(request.key, request.plugin)
         if former is not None:
             self._replace(former, request)
-        record = Record(request.key, request.plugin, holdings, self._netns(request), state)
+        record = Record(request.key, request.plugin, holdings, self._netns(request), State.MAKING, caller=request.caller)
         self.ledger.write(record)
         try:
             yield
         except BaseException:
             self.release(record)
             raise
-        if state is not State.MADE:
-            self.ledger.advance(record, State.MADE)
+        self.ledger.advance(record, State.MADE)
 
     def hold(self, request: Request, *holdings: Holding) -> Record:
         """Write down what is made at once after; the caller releases it if that fails."""
-        record = Record(request.key, request.plugin, holdings, self._netns(request), State.MADE)
+        record = Record(request.key, request.plugin, holdings, self._netns(request), State.MADE, caller=request.caller)
         self.ledger.write(record)
         return record
 
@@ -183,7 +179,7 @@ class Node:
             records = [record for record in self.ledger.records(key.network) if record.key == key]
             lives = not self.ledger.earlier_boot and is_alive(records, there)
             # In the process that made them, GOING records are in the undertaker's hands.
-            dead = [record for record in records if not lives or record.state is not State.MADE]
+            dead = [record for record in records if not lives or not is_finished(record, records)]
             for record in dead:
                 try:
                     self.release(record)
@@ -228,6 +224,12 @@ def is_alive(records: Collection[Record], there: Callable[[str], bool]) -> bool:
     if tied:
         return all(map(there, tied))
     return all(_is_there(record.netns) for record in records if record.netns is not None)
+
+
+def is_finished(record: Record, records: Collection[Record]) -> bool:
+    """Whether an ADD came to its end: the plugin's own, and that of the one that delegated to it; if nobody is at it now."""
+    callers = [other for other in records if other.plugin == record.caller]
+    return record.state is State.MADE and (not record.caller or any(is_finished(caller, records) for caller in callers))
 
 
 def _is_there(netns: Netns) -> bool:

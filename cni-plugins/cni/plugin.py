@@ -58,6 +58,8 @@ class Request:
     netns: int | None = None
     """An open descriptor of the pod's namespace; None when there is none (any more). The engine closes it."""
     prev_result: Result | None = None
+    caller: str = ""
+    """The plugin of ours that delegates to this one, in the same call; empty: the runtime calls it."""
     alive: Callable[[], None] = lambda: None
     """Raises FlanneldError when nobody waits for the answer any more: to be called before what takes long to make or to undo."""
 
@@ -104,7 +106,7 @@ class Request:
 
     def delegated(self, plugin: str, config: Mapping[str, Any] | None = None) -> Request:
         """The same call for another plugin, with the same configuration or one of its own."""
-        return replace(self, plugin=plugin, config=Section(config or self.config.values))
+        return replace(self, plugin=plugin, caller=self.plugin, config=Section(config or self.config.values))
 
 
 class Plugin(Protocol):

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
+from itertools import islice
 
 from cni.config import Section
 from cni.result import IPAddress, IPNetwork, address_of
 from cni.spec import CniError, Code
+
+LOOK_AHEAD = 16
+"""Free addresses among which one that has rested is looked for: the next in turn has rested longest, but for chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +70,10 @@ def choose(
     wanted: RangeSet, last: IPAddress | None, free: Callable[[IPAddress], bool], rested: Callable[[IPAddress], bool]
 ) -> tuple[IPAddress, Range]:
     """The next free address that has rested, else the next free one; raises CniError when there is none."""
-    tired: tuple[IPAddress, Range] | None = None
-    for ip, within in wanted.after(last):
-        if not free(ip):
-            continue
-        if rested(ip):
-            return ip, within
-        tired = tired or (ip, within)
-    if tired is None:
+    candidates = list(islice(((ip, within) for ip, within in wanted.after(last) if free(ip)), LOOK_AHEAD))
+    if not candidates:
         raise CniError(Code.FAILED, f"no IP addresses available in range set: {wanted}")
-    return tired
+    return next((each for each in candidates if rested(each[0])), candidates[0])
 
 
 @lru_cache(maxsize=256)

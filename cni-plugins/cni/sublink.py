@@ -97,8 +97,9 @@ def add(request: Request, node: Node, config: Sublink) -> Result:
     with _addresses(request, node) as given:
         if ipam.ipam_type(request) and not given.ips:
             raise CniError(Code.FAILED, "IPAM plugin returned missing IP config")
-        request.alive()
-        interface = _make(request, node, config, given)
+        with node.holding(request):  # nothing that would stay without the pod, but its address is ours as long as this stands
+            request.alive()
+            interface = _make(request, node, config, given)
         return _with_interface(request, config, given, interface)
 
 
@@ -218,6 +219,7 @@ def delete(request: Request, node: Node, kind: str) -> None:
                         remove_link(inside, name)
     finally:
         ipam.free(request, node)
+    node.release_of(request.key, request.plugin)
 
 
 def check(request: Request, node: Node, config: Sublink) -> None:

@@ -27,6 +27,11 @@ def world(tmp_path: Path) -> Iterator[NodeWorld]:
         yield made
 
 
+def undone(world: NodeWorld, answer: Answer) -> None:
+    assert answer.undo is not None
+    world.run(answer.undo)
+
+
 def test_a_pod_has_addresses_mtu_and_default_routes_in_both_families(world: NodeWorld) -> None:
     pod = world.pod()
     result = world.add("c1", pod)
@@ -99,7 +104,7 @@ def test_a_flannel_pod_that_fails_half_way_leaves_nothing_but_the_bridge(world: 
 
     def undo(answer: Answer) -> None:
         held.extend((answer.exit_code, len(world.veths()), len(world.node.ledger.records())))
-        world.run(answer.undo)
+        undone(world, answer)
 
     world.ask("ADD", "c1", pod, conf | {"ipam": ipam}, undo)
     assert held == [0, 1, 3]
@@ -109,7 +114,7 @@ def test_a_flannel_pod_that_fails_half_way_leaves_nothing_but_the_bridge(world: 
 
 def test_an_answer_that_nobody_took_is_undone(world: NodeWorld) -> None:
     pod = world.pod()
-    world.ask("ADD", "c1", pod, then=lambda answer: world.run(answer.undo))
+    world.ask("ADD", "c1", pod, then=lambda answer: undone(world, answer))
     assert (world.veths(), world.links(pod), world.claims(), world.node.ledger.records()) == (set(), {"lo"}, set(), [])
 
 

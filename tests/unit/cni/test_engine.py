@@ -205,7 +205,9 @@ def test_nothing_is_made_for_a_client_that_is_gone(engine: Engine, plugin: Plugi
 
 
 def test_an_add_is_undone_by_a_del(engine: Engine, plugin: Plugin) -> None:
-    ask(engine, "ADD", CONF).undo()
+    undo = ask(engine, "ADD", CONF).undo
+    assert undo is not None
+    undo()
     assert [(what, request.call.command) for what, request in plugin.requests] == [("add", Command.ADD), ("delete", Command.DEL)]
     assert plugin.requests[0][1].key == plugin.requests[1][1].key
 

@@ -160,7 +160,7 @@ def test_a_rewrite_is_all_or_nothing(path: Path) -> None:
         with file_size_limit(len(before)), pytest.raises(JournalError):
             journal.rewrite({"n": n} for n in range(100))
         assert path.read_bytes() == before
-        assert {file.name for file in path.parent.iterdir()} == {"journal", "journal.lock"}
+        assert {file.name for file in path.parent.iterdir()} == {"journal", "journal.lock", "journal.spare"}
         journal.append({"n": 6})
         journal.rewrite([{"n": 7}])
         journal.append({"n": 8})
