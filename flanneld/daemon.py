@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flanneld import FlanneldError
 from flanneld.backend import Uplink, load_backend, unknown_keys
-from flanneld.cni_server import CniServer
+from flanneld.cni_server import JOURNAL, CniServer
 from flanneld.config import ConfigError, NetworkConfig
 from flanneld.firewall import open_firewall
 from flanneld.flags import Options
@@ -54,7 +54,7 @@ async def run(options: Options) -> None:
         stack.push_async_callback(store.close)
         async with asyncio.TaskGroup() as tasks:
             if options.cni_socket:  # from the start: pods come and go while etcd is away
-                tasks.create_task(CniServer(*map(Path, (options.cni_socket, options.cni_journal, options.subnet_file))).run())
+                tasks.create_task(CniServer(Path(options.cni_socket), JOURNAL, Path(options.subnet_file)).run())
             network = await first_network(store)
             health.met("network config")
             await join(options, network, store, health)

@@ -92,7 +92,6 @@ class Options:
     net_config_path: str = _text("/etc/kube-flannel/net-conf.json", "file with the network config in Kubernetes mode")
     set_node_network_unavailable: bool = _switch(True, "clear the node's NetworkUnavailable condition when ready")
     cni_socket: str = _text("/run/flannel/cni.sock", "unix socket that the CNI plugins are served on; empty: none")
-    cni_journal: str = _text("/var/lib/cni/tartan/journal", "file in which the CNI plugins keep what pods hold")
     log_format: str = _value(goflags.one_of("text", "json"), "text", "form of the log on stderr: text or json")
     v: int = _number(0, "log level: 1 and more log debug events", -INT_MAX, INT_MAX)
     version: bool = _switch(False, "print the version and exit")

@@ -11,9 +11,9 @@ import pytest
 from cni import service as module
 from cni.ledger import Ledger
 from cni.node import Node
-from cni.service import Service, ServiceError
+from cni.service import JOURNAL, Service, ServiceError
 from cni.spec import CniError, Code
-from flanneld import FlanneldError
+from flanneld import FlanneldError, cni_server
 
 
 def test_it_answers_calls_of_every_plugin_by_name(tmp_path: Path) -> None:
@@ -51,3 +51,7 @@ def test_a_packet_table_that_cannot_be_is_an_error_of_the_daemons_kind(tmp_path:
     service = Service(tmp_path / "journal", tmp_path / "subnet.env", lasting=False)
     with service, pytest.raises(ServiceError, match="the kernel offers no nftables"):
         service.reconcile()
+
+
+def test_the_daemon_and_the_stand_in_look_for_one_journal() -> None:
+    assert JOURNAL == cni_server.JOURNAL
