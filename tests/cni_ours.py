@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_world import CniHost, PluginSet
 from cni.install import InstallError, built_client, install
+from cni_world import CniHost, PluginSet
 from flanneld.cni_server import CniServer
 
 DIRECTORY = Path("/run/cni-bin")

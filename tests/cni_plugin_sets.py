@@ -1,4 +1,4 @@
-"""Which CNI plugins a container runtime is given: Debian's reference plugins, and (later) ours; must not know runtimes.
+"""Which CNI plugins a container runtime is given: Debian's reference plugins, and ours; must not know runtimes.
 
 Another set is another entry of PLUGIN_SETS, which the tests of tests/interop run through.
 """
@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cni.install import FLANNEL_CONFLIST
 from flanneld.subnet_env import SubnetEnv
+from lab.pods import CNI_BIN
 
 NETWORK = "cbr0"
 """What kube-flannel's conflist, and so ours, calls the network; the runtimes find it by this name."""
@@ -27,8 +29,9 @@ class PluginSet:
 
     name: str
     bin_dir: Path
+    """As a lab's host sees it: what is in /run is the host's own."""
     needs: tuple[str, ...]
-    """Which of them a pod needs; containerd before 2.0 wants `loopback` besides those of the conflist."""
+    """Which of them this machine must have before a lab is up; containerd before 2.0 wants `loopback` besides the conflist's."""
     conflist: Callable[[SubnetEnv], object]
     """The network configuration list for a host with this subnet.env, as JSON."""
     permanent: str
@@ -66,10 +69,8 @@ def reference_conflist(env: SubnetEnv) -> object:
 
 
 def flannel_conflist(_: SubnetEnv) -> object:
-    """kube-flannel's 10-flannel.conflist, word for word; the plugin reads subnet.env itself."""
-    flannel = {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}}
-    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    return {"name": NETWORK, "cniVersion": "0.3.1", "plugins": [flannel, portmap]}
+    """kube-flannel's, word for word; the plugin reads subnet.env itself."""
+    return json.loads(FLANNEL_CONFLIST.read_text())
 
 
 def _reference_bin_dir() -> Path:
@@ -87,8 +88,22 @@ REFERENCE = PluginSet(
         (
             r"link cni\S+",
             r"file /var/lib/cni/networks/\w+/(lock|last_reserved_ip\.\d)",
-            r"(nft|ip6?tables-save) (?!.*(\d\.\d|dport|CNI-DN-)).*",
+            r"(nft|ip6?tables-save) (?!.*(\d\.\d|dport|CNI-[A-Z]*-?[0-9a-f]{16})).*",
         )
     ),
 )
-PLUGIN_SETS = (REFERENCE,)
+TARTAN = PluginSet(
+    name="tartan",
+    bin_dir=CNI_BIN,
+    needs=(),  # every host of a lab comes with them
+    conflist=flannel_conflist,
+    # No rule is a pod's: pods are elements of sets and maps, while `near4` and `near6` are about networks.
+    permanent="|".join(
+        (
+            r"link cni\S+",
+            r"file /var/lib/cni/networks/\w+/last_reserved_ip\.\d",
+            r"nft table inet tartan-cni(-firewall)?(: chain .*|: (map|set) \w+|: set near[46]: .*)?",
+        )
+    ),
+)
+PLUGIN_SETS = (REFERENCE, TARTAN)

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,6 +34,7 @@ PRIVATE = ("/run", "/var/lib")
 """A tmpfs of the host's own in place of the machine's; not /tmp, which plugins do not use, and where those of a test may be."""
 NETNS = Path("/run/netns")
 LOOPBACK = 1
+SOON_S = 2.0
 CALL_TIMEOUT_S = 30.0
 ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "TARTAN_TEST_SESSION") if name in os.environ}
 """Of all that runs there: the second tells conftest.py whose processes they are."""
@@ -136,6 +138,15 @@ class Sandbox:
 
     def links(self) -> dict[str, Json]:
         return {link["ifname"]: link for link in self.read("ip link show")}
+
+    def is_left_with(self, *names: str) -> bool:
+        """True if these are all links that there are, or soon will be: DEL may be answered before the kernel has done it."""
+        deadline = time.monotonic() + SOON_S
+        while set(self.links()) != set(names):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
 
     def addresses(self, device: str) -> set[str]:
         """Without link-local ones."""

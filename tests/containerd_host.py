@@ -32,7 +32,8 @@ NEEDS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc", "busybox", "ipt
 CLIENT = (sys.executable, "-P", str(Path(__file__).with_name("cri_client.py")))
 SOCKET = "/run/containerd/containerd.sock"
 CONFIG = Path("/run/containerd/config.toml")
-CONFLIST = Path("/run/cni/net.d/10-flannel.conflist")
+CONFLIST = Path("/run/containerd-cni/net.d/10-flannel.conflist")
+"""Not where the lab has one for its own pods."""
 TIMEOUT_S = 30.0
 """Of one call, on a machine that does much else."""
 NAMESPACE = "tartan"

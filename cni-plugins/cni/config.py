@@ -34,7 +34,11 @@ class Section:
         return self._folded.get(folded) if exact is None else exact
 
     def text(self, key: str, default: str = "") -> str:
-        return self._typed(key, str, "text") or default
+        """What can be a path or a name, so without NUL, nor anything else that has no bytes."""
+        value = self._typed(key, str, "text") or default
+        if "\0" in value or not (value.isascii() or _has_bytes(value)):
+            self.wrong(key, value, "text without NUL and half characters")
+        return value
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self.get(key)
@@ -127,6 +131,14 @@ class Section:
         parts = tuple(Section(value, f"{path}[{n}].") for n, value in enumerate(values) if isinstance(value, dict))
         self._parts += parts
         return parts
+
+
+def _has_bytes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a UTF-16 pair, which JSON can spell
+        return False
+    return True
 
 
 def decode_config(stdin: bytes) -> dict[str, Any]:

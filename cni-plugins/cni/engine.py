@@ -40,6 +40,8 @@ log = Log(__name__)
 
 FAILED = 1
 """Exit code of a call that was answered with an error."""
+UNANSWERED = "CNI_TARTAN_UNANSWERED"
+"""The client's word that a daemon which died was asked the same: what it has made for an ADD is of no use to anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +84,24 @@ class Engine:
                 return _printed(version_answer(_version_asked(raw.stdin)))
             config = decode_config(raw.stdin)
             version = _said_version(config)
-            return self._run(_request(raw, call, config, alive))
+            return self._run(_request(raw, call, config, alive), again=UNANSWERED in raw.environ)
         except CniError as error:
             return refusal(error, version)
         except (FlanneldError, OSError) as error:
             code = Code.FAILED if isinstance(error, KernelError) else Code.IO
             return refusal(CniError(code, f"plugin {raw.plugin!r} failed", str(error)), version)
+        except RecursionError as error:  # it could be read, but neither shown nor written
+            return refusal(CniError(Code.DECODE, "the network configuration is nested too deep", str(error)), version)
         except Exception as error:  # a fault of ours; the runtime has to get JSON all the same
             log.exception("call failed", plugin=raw.plugin)
             return refusal(CniError(Code.FAILED, f"plugin {raw.plugin!r} failed", repr(error)), version)
 
-    def _run(self, request: Request) -> Answer:
+    def _run(self, request: Request, *, again: bool) -> Answer:
         plugin = load_plugin(request.plugin)
         match request.call.command:
             case Command.ADD:
                 with self.node.container(request.call.container_id):
-                    return self._add(plugin, request)
+                    return self._add(plugin, request, again=again)
             case Command.DEL:
                 with self.node.container(request.call.container_id):
                     plugin.delete(request, self.node)
@@ -110,10 +114,12 @@ class Engine:
                 plugin.status(request, self.node)
         return Answer()
 
-    def _add(self, plugin: Plugin, request: Request) -> Answer:
+    def _add(self, plugin: Plugin, request: Request, *, again: bool) -> Answer:
         request.alive()
-        result = plugin.add(request, self.node)
         opposite = replace(request, call=replace(request.call, command=Command.DEL))
+        if again:
+            plugin.delete(opposite, self.node)
+        result = plugin.add(request, self.node)
 
         def undo() -> None:
             with self.node.container(request.call.container_id):

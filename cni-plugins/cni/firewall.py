@@ -1,6 +1,6 @@
 """The plugin `firewall`: the host lets the pod's connections pass, and an ingress policy says which pods reach it; chained only.
 
-Its result is the one before. All is elements of sets in our packet filter tables, and for a host with iptables one rule for all pods there.
+Its result is the one before. All is elements of sets in our packet filter tables, and where there is iptables, one rule for all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from cni.node import Node
 from cni.packet_elements import bridge_apart, isolate_port, pass_forwarding
 from cni.plugin import Request
 from cni.result import Result
-from cni.spec import CniError, Code
+from cni.spec import IFNAME_BYTES, CniError, Code
+from flanneld.lease import FAMILIES, Family
 
 ADMIN_CHAIN = "CNI-ADMIN"
 CHAIN_NAME = re.compile(r"[^\s\"\\!-][^\s\"\\]{0,27}")
@@ -38,7 +39,7 @@ def parse(request: Request) -> Firewall:
     told = request.config
     if told.choice("backend", "", "iptables", "nftables", "firewalld") == "firewalld":
         raise CniError(
-            Code.UNSUPPORTED_FIELD, 'unsupported field backend "firewalld"', "without a backend, pods pass firewalld's zones too"
+            Code.UNSUPPORTED_FIELD, 'unsupported field backend "firewalld"', "expected none: pods pass by rules of nftables"
         )
     if told.text("firewalldZone"):
         raise CniError(Code.UNSUPPORTED_FIELD, "unsupported field firewalldZone", "expected none: zones are firewalld's")
@@ -60,6 +61,9 @@ def elements_for(config: Firewall, result: Result) -> tuple[HeldElement, ...]:
         if not on_host:
             details = 'make sure to chain "firewall" plugin with "bridge"'
             raise CniError(Code.INVALID_CONFIG, f'interface needs to be set for ingress policy "{config.policy}"', details)
+        for name in on_host:
+            if len(name.encode(errors="replace")) > IFNAME_BYTES or "\0" in name:
+                raise CniError(Code.INVALID_CONFIG, f"prevResult: got interface {name!r}, expected {IFNAME_BYTES} bytes at most")
         bridge, *ports = on_host  # as plugin `bridge` tells them
         elements += bridge_apart(bridge, within=config.policy == "same-bridge")
         elements += [isolate_port(port) for port in ports if config.policy == "isolated"]
@@ -78,26 +82,32 @@ def add(request: Request, node: Node) -> Result:
         record = node.hold(request, *elements)
         try:
             node.table.put(elements)
-            for family in sorted({ip.address.version for ip in result.ips}):
-                iptables_forward.open_forward(family, config.admin_chain)
+            with node.table.netfilter() as nft:
+                for family in _families(result):
+                    iptables_forward.open_forward(nft, family, config.admin_chain)
         except BaseException:
             node.release(record)
             raise
     return result
 
 
+def _families(result: Result) -> list[Family]:
+    return [family for family in FAMILIES if any(ip.address.version == family for ip in result.ips)]
+
+
 def delete(request: Request, node: Node) -> None:
     """Take the pod's elements away, and with the last pod's what iptables had for all."""
-    node.release_of(request.key, request.plugin)
-    _tidy(request, node)
+    if node.ledger.record(request.key, request.plugin) is not None:
+        node.release_of(request.key, request.plugin)
+        _tidy(request, node)
 
 
 def _tidy(request: Request, node: Node) -> None:
-    with node.ledger.lock:
-        others = any(record.plugin == request.plugin for record in node.ledger.records())
-    if not others:
-        for family in iptables_forward.PROGRAM:
-            iptables_forward.close_forward(family)
+    """Without a race: a pod that comes now has written itself down before it waits for the packet table's socket."""
+    with node.table.netfilter() as nft:
+        if not any(record.plugin == request.plugin for record in node.ledger.records()):
+            for family in iptables_forward.PROGRAM:
+                iptables_forward.close_forward(nft, family)
 
 
 def check(request: Request, node: Node) -> None:
@@ -106,15 +116,17 @@ def check(request: Request, node: Node) -> None:
     result = request.require_prev_result()
     if missing := node.table.missing(elements_for(config, result)):
         raise CniError(Code.FAILED, "packet filter elements are gone", ", ".join(f"{each.key} of {each.set}" for each in missing))
-    for family in sorted({ip.address.version for ip in result.ips}):
-        if not iptables_forward.is_open(family, config.admin_chain):
-            raise CniError(Code.FAILED, f"the rules of {iptables_forward.PROGRAM[family]} that let pods pass are gone")
+    with node.table.netfilter() as nft:
+        shut = [family for family in _families(result) if not iptables_forward.is_open(nft, family, config.admin_chain)]
+    if shut:
+        raise CniError(Code.FAILED, f"the rules of {iptables_forward.PROGRAM[shut[0]]} that let pods pass are gone")
 
 
 def gc(request: Request, node: Node, valid: Collection[Key]) -> None:
     """Take away what no valid attachment has."""
-    node.release_invalid(request, valid)
-    _tidy(request, node)
+    if any(record.plugin == request.plugin for record in node.ledger.records(request.network)):
+        node.release_invalid(request, valid)
+        _tidy(request, node)
 
 
 def status(request: Request, node: Node) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from cni.config import Section, decode_config
 from cni.delegate import add_foreign, call_foreign
-from cni.files import write_file
+from cni.files import read_file, remove_file, write_file
 from cni.ledger import HeldFile, Key
 from cni.node import Node
 from cni.plugin import PLUGINS, Request, load_plugin
@@ -58,6 +58,7 @@ def parse(request: Request, node: Node) -> Flannel:
         if delegate.get(key) is not None:
             delegate.wrong(key, delegate.get(key), "nothing: flannel sets it")
     delegate.text("type")  # or it is wrong
+    told.part("ipam").sections("routes")
     return config
 
 
@@ -126,18 +127,19 @@ def _add_delegate(request: Request, node: Node, delegate: Config) -> Result:
 def delete(request: Request, node: Node) -> None:
     """Let the delegate undo what the kept configuration says; no such file: there is nothing to undo that we know of."""
     path = Path(request.config.text("dataDir", DATA_DIR)) / request.call.container_id
-    try:
-        delegate = decode_config(path.read_bytes())
-    except FileNotFoundError:
+    kept = read_file(path)
+    if kept is None:
         for plugin in DELEGATE_LEFTOVERS:
             node.release_of(request.key, plugin)
         node.release_of(request.key, request.plugin)
         return
+    try:
+        delegate = decode_config(kept)
     except CniError:  # torn by a power cut
         delegate = {"type": DEFAULT_DELEGATE, "name": request.network, "ipam": {"type": "host-local"}}
     _call_delegate(request, node, delegate, Command.DEL)
     node.release_of(request.key, request.plugin)
-    path.unlink(missing_ok=True)
+    remove_file(path)
 
 
 def _call_delegate(request: Request, node: Node, delegate: Config, command: Command, valid: Collection[Key] = ()) -> None:
@@ -163,11 +165,10 @@ def _call_delegate(request: Request, node: Node, delegate: Config, command: Comm
 def check(request: Request, node: Node) -> None:
     """Let the delegate compare."""
     config = parse(request, node)
-    try:
-        kept = decode_config(config.kept.read_bytes())
-    except FileNotFoundError as error:
-        raise CniError(Code.FAILED, f"{request.key} is not attached", f"no file {config.kept}") from error
-    _call_delegate(request, node, kept, Command.CHECK)
+    kept = read_file(config.kept)
+    if kept is None:
+        raise CniError(Code.FAILED, f"{request.key} is not attached", f"no file {config.kept}")
+    _call_delegate(request, node, decode_config(kept), Command.CHECK)
 
 
 def gc(request: Request, node: Node, valid: Collection[Key]) -> None:

@@ -18,7 +18,7 @@ from cni.config import Section
 from cni.files import write_file
 from cni.ipam_config import parse_routes, read_resolv_conf, requested_ips
 from cni.ledger import HeldAddress, Key, Record
-from cni.node import Node
+from cni.node import Node, is_finished
 from cni.plugin import Request
 from cni.ranges import Range, RangeSet, check_apart, choose, parse_range, parse_range_set
 from cni.result import Dns, Ip, IPAddress, PodRoute, Result
@@ -97,23 +97,25 @@ def add(request: Request, node: Node) -> Result:
 
 
 def _hold(request: Request, node: Node, config: HostLocal, chosen: Sequence[IPAddress]) -> bool:
-    """Take the addresses; false when another program took one just now. Raises OSError, and then none is taken."""
+    """Take the addresses; false when another program took one just now. When it raises, none is taken."""
     record = node.hold(request, *(HeldAddress(str(config.pool), ip) for ip in chosen))
     try:
         for place, ip in enumerate(chosen):
             _claim(config.pool, ip, request.key)
-            write_file(config.pool / f"last_reserved_ip.{place}", str(ip))
-    except OSError as error:
+            write_file(f"{config.pool}/last_reserved_ip.{place}", str(ip))
+    except FileExistsError:
         node.release(record)
-        if not isinstance(error, FileExistsError):
-            raise
         return False
+    except BaseException:
+        node.release(record)
+        raise
     return True
 
 
 def _replace_leftover(request: Request, node: Node, held: Record) -> None:
-    """An ADD again without a DEL between: its pod may have died with its host's memory of it, else it is one too many."""
-    if request.netns is None or node.is_same(held, request.netns):
+    """An ADD again without a DEL between: its pod may have died with its host's memory of it, or the first ADD half way."""
+    finished = is_finished(held, [record for record in node.ledger.records(held.key.network) if record.key == held.key])
+    if finished and (request.netns is None or node.is_same(held, request.netns)):
         ips = ", ".join(str(address.ip) for address in held.of(HeldAddress))
         raise CniError(Code.FAILED, f"{ips} has been allocated to {request.key}, duplicate allocation is not allowed")
     node.release(held)
@@ -139,7 +141,7 @@ def _next(pool: Path, node: Node, wanted: RangeSet, place: int) -> tuple[IPAddre
     taken = node.ledger.taken(str(pool))
 
     def free(ip: IPAddress) -> bool:
-        return ip not in taken and not (pool / str(ip)).exists()
+        return ip not in taken and not os.path.exists(f"{pool}/{ip}")
 
     return choose(wanted, _last(pool, place), free, lambda ip: _rested_s(pool, node, ip) > REST_S)
 
@@ -158,14 +160,14 @@ def _requested(ip: IPAddress, wanted: RangeSet, pool: Path, taken: Collection[IP
 
 
 def _last(pool: Path, place: int) -> IPAddress | None:
-    with suppress(OSError, ValueError):
-        return ip_address((pool / f"last_reserved_ip.{place}").read_text().strip())
+    with suppress(OSError, ValueError), open(f"{pool}/last_reserved_ip.{place}", "rb", buffering=0) as file:
+        return ip_address(file.read().decode().strip())
     return None
 
 
 def _claim(pool: Path, ip: IPAddress, key: Key) -> None:
     """The address's file; one that appeared just now is overwritten by nobody, since each claims by creating."""
-    write_file(pool / str(ip), f"{key.container_id}\r\n{key.ifname}", os.O_EXCL)
+    write_file(f"{pool}/{ip}", f"{key.container_id}\r\n{key.ifname}", os.O_EXCL)
 
 
 def delete(request: Request, node: Node) -> None:

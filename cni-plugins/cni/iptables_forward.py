@@ -1,8 +1,8 @@
 """iptables' FORWARD chain made to let pass what our packet filter has marked; must not know pods.
 
-What an nftables table accepts, another one may still drop (nft(8)), and Docker has iptables drop what it does not know. So one rule of
-iptables, for all pods, accepts what the table has marked, after the administrator's own chain has been asked. On a host without iptables'
-FORWARD chain nothing is done and no program is run.
+What an nftables table accepts, another one may still drop (nft(8)), and Docker has iptables drop what it does not know. So one rule
+of iptables, for all pods, accepts what our table has marked, after the administrator's own chain has been asked. On a host where
+iptables filters nothing, nothing is done and no program is run.
 """
 
 from __future__ import annotations
@@ -34,31 +34,22 @@ def chain_rules(admin_chain: str) -> list[str]:
     ]
 
 
-def open_forward(family: Family, admin_chain: str) -> None:
+def open_forward(nft: NftSocket, family: Family, admin_chain: str) -> None:
     """Have iptables accept what is marked, if it is there; a second call runs no program. Raises CniError."""
-    with NftSocket() as nft:
-        if nft.chain_users(family, "filter", CHAIN) == len(chain_rules(admin_chain)) + 1:
-            return  # its rules, and the jump to it
-        variant = _variant(nft, family)
-    if variant:
+    if variant := _unready(nft, family, admin_chain):
         saved = _run(family, variant, "save", "-t", "filter").splitlines()
         _restore(family, variant, repair(saved, admin_chain))
 
 
-def is_open(family: Family, admin_chain: str) -> bool:
-    """Whether iptables lets what is marked pass, or has no FORWARD chain. Raises CniError."""
-    with NftSocket() as nft:
-        variant = _variant(nft, family)
+def is_open(nft: NftSocket, family: Family, admin_chain: str) -> bool:
+    """Whether iptables lets what is marked pass, or is not there. Raises CniError."""
+    variant = _unready(nft, family, admin_chain)
     return not variant or not repair(_run(family, variant, "save", "-t", "filter").splitlines(), admin_chain)
 
 
-def close_forward(family: Family) -> None:
+def close_forward(nft: NftSocket, family: Family) -> None:
     """Take our chain out of iptables again, if it is there; that of the administrator stays. Raises CniError."""
-    with NftSocket() as nft:
-        variant = _variant(nft, family)
-        if variant == "nft" and nft.chain_users(family, "filter", CHAIN) is None:
-            return
-    if variant:
+    if variant := _variant(nft, family, CHAIN):
         saved = _run(family, variant, "save", "-t", "filter").splitlines()
         if f":{CHAIN} - " in "\n".join(saved):
             jumps = [f"-D{line.removeprefix('-A')}" for line in saved if line.endswith(f" -j {CHAIN}")]
@@ -83,13 +74,19 @@ def repair(saved: list[str], admin_chain: str) -> list[str]:
     ]
 
 
-def _variant(nft: NftSocket, family: Family) -> str:
-    """Which of the two kinds of iptables has a FORWARD chain; empty when none has."""
+def _unready(nft: NftSocket, family: Family, admin_chain: str) -> str:
+    """The kind of iptables that may not have our rules; empty when there is none."""
+    whole = nft.chain_users(family, "filter", CHAIN) == len(chain_rules(admin_chain)) + 1  # with the jump to it
+    return "" if whole else _variant(nft, family, "FORWARD", admin_chain)  # which may be there before FORWARD, as yet empty
+
+
+def _variant(nft: NftSocket, family: Family, *chains: str) -> str:
+    """Which of the two kinds of iptables is in use, and has one of the chains if it can be told cheaply; empty when none is."""
     with suppress(OSError):
         if "filter" in Path(LEGACY_TABLES[family]).read_text().split():
             return "legacy"
     try:
-        return "" if nft.chain_users(family, "filter", "FORWARD") is None else "nft"
+        return "nft" if any(nft.chain_users(family, "filter", chain) is not None for chain in chains) else ""
     except KernelError as error:
         raise CniError(Code.FAILED, "cannot look for iptables' FORWARD chain", str(error)) from error
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from cni.files import read_file, remove_file
 from cni.ledger import HeldAddress, HeldElement, HeldFile, HeldLink, Holding, Key, Ledger, Netns, Record, State
 from cni.packet_table import PacketTable
 from cni.plugin import Request
@@ -130,7 +131,7 @@ class Node:
         for address in record.of(HeldAddress):
             _unlink_claim(Path(address.pool) / str(address.ip), record.key)
         for file in record.of(HeldFile):
-            Path(file.path).unlink(missing_ok=True)
+            remove_file(file.path)
         names = [link.name for link in record.of(HeldLink)]
         if names and self._undertaker is not None:
             going = replace(record, state=State.GOING, holdings=record.of(HeldLink))
@@ -213,9 +214,9 @@ class Node:
 
 def _unlink_claim(path: Path, key: Key) -> None:
     """Take an address's file away, unless it is another program's claim, which came between; an empty one died in the making."""
-    with suppress(FileNotFoundError):
-        if path.read_text(errors="replace").partition("\n")[0].strip() in ("", key.container_id):
-            path.unlink()
+    claim = read_file(path)
+    if claim is not None and claim.decode(errors="replace").partition("\n")[0].strip() in ("", key.container_id):
+        remove_file(path)
 
 
 def is_alive(records: Collection[Record], there: Callable[[str], bool]) -> bool:

@@ -71,20 +71,25 @@ def _address_sets(family: int) -> tuple[NftSet, ...]:
 
 
 def _redirect(family: int) -> tuple[bytes, ...]:
-    """What was mapped leaves the chain marked; the last rule of the chain takes the mark from what goes on."""
+    """What was mapped leaves the chain marked; the last rule of the chain takes the mark from what goes on.
+
+    IPv6 has no `route_localnet`: what is sent to ::1 cannot lead to a pod, and may be for the host.
+    """
+    ours = of_family(family) + (in_network(DADDR[6], LOOPBACK[6], inside=False) if family == 6 else b"")
     return (
         of_family(family) + dnat_by(f"ip_ports{family}", family, DADDR[family], L4PROTO, DPORT),
-        of_family(family) + dnat_by(f"ports{family}", family, L4PROTO, DPORT),
+        ours + dnat_by(f"ports{family}", family, L4PROTO, DPORT),
     )
 
 
 def _hairpin(family: int) -> tuple[bytes, ...]:
     """Whom the pod would answer past the host, by the segment that both are on, or at an address that is the pod's own too."""
     to_pod = of_family(family) + in_set(f"hairpin{family}", DADDR[family])
+    from_host = to_pod + in_network(SADDR[family], LOOPBACK[family]) + MASQUERADE
     return (
         of_family(family) + in_set(f"hairpin_all{family}", DADDR[family]) + MASQUERADE,
         to_pod + in_set(f"near{family}", SADDR[family], DADDR[family]) + MASQUERADE,
-        to_pod + in_network(SADDR[family], LOOPBACK[family]) + MASQUERADE,
+        *((from_host,) if family == 4 else ()),
     )
 
 

@@ -35,6 +35,7 @@ said = Once(log)
 MARK_BIT = MAPPED.bit_length() - 1
 """The reference's default for `markMasqBit`."""
 PORT_MAX = 65535
+LOOPBACK6 = ip_address("::1")
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ESRCH)
 
 
@@ -123,6 +124,9 @@ def elements_for(config: Portmap, request: Request) -> tuple[HeldElement, ...]:
 def _mapped(config: Portmap, pod: IPInterface) -> Iterator[HeldElement]:
     """Of one address of the pod; a mapping for addresses of the other family is none."""
     mappings = [each for each in config.mappings if each.host_ip is None or each.host_ip.version == pod.version]
+    if any(each.host_ip == LOOPBACK6 for each in mappings):
+        said.warning("loopback", "a port of ::1 leads nowhere: IPv6 sends nothing from there to others")
+        mappings = [each for each in mappings if each.host_ip != LOOPBACK6]
     for each in mappings:
         host_ip = None if each.host_ip is None or each.host_ip.is_unspecified else each.host_ip
         yield port_mapping(each.protocol, host_ip, each.host_port, pod.ip, each.pod_port)
@@ -213,7 +217,8 @@ def _forget_udp(node: Node, elements: Collection[HeldElement]) -> None:
     """Who kept sending to a port goes where it leads now: a UDP connection, to the kernel, lasts while somebody sends."""
     ports = [_host_port(element) for element in elements if element.value and " udp ." in f" {element.key}"]
     if ports:
-        forget_connections(node.netlink, PROTOCOLS["udp"], ports)
+        with node.table.netfilter() as netfilter:
+            forget_connections(node.netlink, netfilter, PROTOCOLS["udp"], ports)
 
 
 def _host_port(element: HeldElement) -> HostPort:

@@ -37,6 +37,12 @@ def address_of(text: str) -> IPAddress:
     return ip_address(text)
 
 
+@lru_cache(maxsize=256)
+def interface_of(text: str) -> IPInterface:
+    """The address with its prefix length, remembered for the next plugin of the chain. Raises ValueError."""
+    return ip_interface(text)
+
+
 @lru_cache(maxsize=1024)
 def network_of(text: str) -> IPNetwork:
     """The network that an address with a prefix length is in, remembered likewise. Raises ValueError."""
@@ -188,21 +194,21 @@ def _decode_first(told: Json) -> Result:
     routes: list[PodRoute] = []
     for part in (told.get("ip4"), told.get("ip6")):
         if part:
-            ips.append(Ip(ip_interface(_text(part["ip"])), _optional(address_of, part.get("gateway"))))
+            ips.append(Ip(interface_of(_text(part["ip"])), _optional(address_of, part.get("gateway"))))
             routes += [_decode_route(each) for each in part.get("routes") or ()]
     return Result(ips=tuple(ips), routes=tuple(routes), dns=decode_dns(told.get("dns") or {}))
 
 
 def _decode_interface(told: Json) -> Interface:
     name, mac, sandbox, socket_path, pci_id = (
-        str(told.get(key) or "") for key in ("name", "mac", "sandbox", "socketPath", "pciID")
+        _text(told.get(key) or "") for key in ("name", "mac", "sandbox", "socketPath", "pciID")
     )
     return Interface(name, mac, sandbox, int(told.get("mtu") or 0), socket_path, pci_id)
 
 
 def _decode_ip(told: Json) -> Ip:
     interface = told.get("interface")
-    address = ip_interface(_text(told["address"]))
+    address = interface_of(_text(told["address"]))
     return Ip(address, _optional(address_of, told.get("gateway")), None if interface is None else int(interface))
 
 

@@ -127,6 +127,8 @@ def check_ifname(text: str) -> None:
     """Raise CniError (4) unless it can be an interface's name."""
     if not 1 <= len(text.encode(errors="surrogateescape")) <= IFNAME_BYTES:
         _wrong("CNI_IFNAME", text, f"1 to {IFNAME_BYTES} bytes")
+    if any("\ud800" <= character <= "\udfff" for character in text):  # no result, being JSON, could name it
+        _wrong("CNI_IFNAME", text, "UTF-8")
     if text in (".", "..") or any(character in "/:" or character.isspace() for character in text):
         _wrong("CNI_IFNAME", text, "a name without '/', ':' and white space, not '.' or '..'")
 

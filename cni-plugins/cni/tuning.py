@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.config import Section
+from cni.files import remove_file
 from cni.interface import checked_mac, requested_mac
 from cni.ledger import HeldFile, Key, State
 from cni.node import Node
@@ -95,7 +96,7 @@ def _saving(request: Request, node: Node, config: Tuning, netns: int) -> Iterato
             config.file.write_text(saved)
             raise
         return
-    config.file.unlink(missing_ok=True)  # of another life of the container
+    remove_file(config.file)  # of another life of the container
     with node.holding(request, HeldFile(str(config.file))):
         yield
 
@@ -150,7 +151,7 @@ def delete(request: Request, node: Node) -> None:
         with suppress(CniError, KernelError), node.inside(require_pod(request, node)) as inside:
             _restore(inside, present_link(inside, request.call.ifname).index, saved)
     if file is not None:
-        file.unlink(missing_ok=True)
+        remove_file(file)
     node.release_of(request.key, request.plugin)
 
 

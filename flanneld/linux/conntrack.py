@@ -16,7 +16,7 @@ from flanneld.lease import Family, IPAddress
 from flanneld.linux import rtnetlink as rt
 from flanneld.linux.message import Message, attribute, attributes, nested, u32
 from flanneld.linux.netlink import Netlink
-from flanneld.linux.nft import NETLINK_NETFILTER, NFGENMSG_SIZE, NFPROTO
+from flanneld.linux.nft import NFGENMSG_SIZE, NFPROTO
 
 NFNL_SUBSYS_CTNETLINK = 1
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = 1, 2
@@ -39,36 +39,35 @@ class HostPort:
     """None: of any address of the host."""
 
 
-def forget_connections(nl: Netlink, protocol: int, ports: Collection[HostPort]) -> int:
+def forget_connections(nl: Netlink, netfilter: Netlink, protocol: int, ports: Collection[HostPort]) -> int:
     """Forget the connections to these ports, as their clients named them; returns how many. `nl` is a socket for routes.
 
     The next packet of each is translated anew. What the host passes on to others is left alone. A look takes the kernel some
-    milliseconds, whatever it finds: it goes through the whole table. Raises KernelError, OSError (no netfilter).
+    milliseconds, whatever it finds: it goes through the whole table. Raises KernelError.
     """
     forgotten = 0
-    with Netlink(NETLINK_NETFILTER) as conntrack:
-        for family in {port.family for port in ports}:
-            own = _own_addresses(nl, family)
-            forgotten += _forget(conntrack, family, protocol, [port for port in ports if port.family == family], own)
+    for family in {port.family for port in ports}:
+        own = _own_addresses(nl, family)
+        forgotten += _forget(netfilter, family, protocol, [port for port in ports if port.family == family], own)
     return forgotten
 
 
-def _forget(nl: Netlink, family: Family, protocol: int, ports: Collection[HostPort], own: Collection[IPAddress]) -> int:
+def _forget(netfilter: Netlink, family: Family, protocol: int, ports: Collection[HostPort], own: Collection[IPAddress]) -> int:
     everywhere = {port.port for port in ports if port.address is None}
     addressed = {(port.address, port.port) for port in ports}
     going = []
-    for name, address, number in _connections(nl, family, protocol, {port.port for port in ports}):
+    for name, address, number in _connections(netfilter, family, protocol, {port.port for port in ports}):
         if (address, number) in addressed or (number in everywhere and (address in own or address.is_loopback)):
             going.append(_request(IPCTNL_MSG_CT_DELETE, family, name))
-    for outcome in nl.transact(going):
+    for outcome in netfilter.transact(going):
         if outcome and outcome != errno.ENOENT:  # it ended by itself
             raise KernelError(int(outcome), "removal of a tracked connection", outcome.why)
     return len(going)
 
 
-def _connections(nl: Netlink, family: Family, protocol: int, ports: set[int]) -> Iterator[tuple[bytes, IPAddress, int]]:
+def _connections(netfilter: Netlink, family: Family, protocol: int, ports: set[int]) -> Iterator[tuple[bytes, IPAddress, int]]:
     """What names the connection to the kernel, and its destination before translation."""
-    for reply in nl.dump(_query(family, protocol, ports)):
+    for reply in netfilter.dump(_query(family, protocol, ports)):
         found = attributes(reply.body, NFGENMSG_SIZE)
         original = attributes(found.get(CTA_TUPLE_ORIG, b""))
         transport = attributes(original.get(CTA_TUPLE_PROTO, b""))

@@ -32,6 +32,10 @@ DOOMED_GROUP = 0x7A27A9
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 
 
+LONGEST_NAME = 15
+"""Bytes: IFNAMSIZ of linux/if.h, less the NUL."""
+SKIP_STATISTICS = u32(29, 8)
+"""IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS: they are half of what the kernel says of an interface."""
 ONE_QUEUE = u32(31, 1) + u32(32, 1)
 """IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES: a veth queues nothing, and every queue takes long to make."""
 
@@ -55,10 +59,12 @@ def link(nl: Netlink, name: str) -> Link | None:
 
 def get_link(nl: Netlink, name: str) -> Message | None:
     """All that the kernel tells about the interface of that name, or None."""
+    if len(name) > LONGEST_NAME:
+        return None
     try:
-        return nl.get(f"lookup of {name}", _request(rt.RTM_GETLINK, text(rt.IFLA_IFNAME, name)))
+        return nl.get(f"lookup of {name}", _request(rt.RTM_GETLINK, text(rt.IFLA_IFNAME, name), SKIP_STATISTICS))
     except KernelError as error:
-        if error.errno in (errno.ENODEV, errno.ERANGE):  # ERANGE: no name is that long
+        if error.errno in (errno.ENODEV, errno.ERANGE):
             return None
         raise
 

@@ -82,12 +82,12 @@ def nested(kind: int, *inner: bytes) -> bytes:
 def attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
     """The attributes from `offset` on, by type; of one that comes twice, the last."""
     found = {}
-    end = len(body)
-    while offset + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(body, offset)
-        if length < _ATTRIBUTE.size or offset + length > end:
+    end, unpack, size = len(body), _ATTRIBUTE.unpack_from, _ATTRIBUTE.size  # an interface has fifty
+    while offset + size <= end:
+        length, kind = unpack(body, offset)
+        if length < size or offset + length > end:
             raise MalformedMessage(f"netlink attribute {kind} claims {length} bytes of {end - offset}")
-        found[kind & NLA_TYPE_MASK] = body[offset + _ATTRIBUTE.size : offset + length]
+        found[kind & NLA_TYPE_MASK] = body[offset + size : offset + length]
         offset += length + 3 & ~3
     return found
 

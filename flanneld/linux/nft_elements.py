@@ -26,7 +26,7 @@ from flanneld.linux.message import (
     text,
 )
 from flanneld.linux.netlink import DONE, NLMSG_ERROR, Errno, Netlink, _outcome
-from flanneld.linux.nft import NETLINK_NETFILTER, NFGENMSG_SIZE, NFNL_SUBSYS_NFTABLES, NFPROTO, NFT_MSG_GETGEN
+from flanneld.linux.nft import NETLINK_NETFILTER, NFGENMSG_SIZE, NFNL_SUBSYS_NFTABLES, NFPROTO, NFT_MSG_GETGEN, NftMissing
 from flanneld.linux.nft_tables import NftTable
 
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
@@ -111,15 +111,20 @@ class NftSocket(Netlink):
     """A socket for transactions and questions, in the network namespace of the calling thread. Not for two threads at once."""
 
     def __init__(self) -> None:
-        """Raises OSError (no netfilter in the kernel)."""
-        super().__init__(NETLINK_NETFILTER)
+        """Raises NftMissing (no netfilter in the kernel), OSError."""
+        try:
+            super().__init__(NETLINK_NETFILTER)
+        except OSError as error:
+            if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+                raise
+            raise NftMissing("the kernel offers no nftables") from error
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SEND_BUFFER)
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def commit(self, changes: Sequence[Message]) -> list[Errno]:
-        """Do all of the changes, or none: then an errno stands in the place of each that was refused. Raises KernelError.
+        """Do all of the changes, or none: then an errno stands in the place of each refused. Raises KernelError, NftMissing.
 
         The kernel goes on after a refusal, so that all that would be refused are known at once.
         """
@@ -136,6 +141,8 @@ class NftSocket(Netlink):
                 continue
             if place < 0:
                 outcome = _outcome(reply)
+                if outcome == errno.EOPNOTSUPP:
+                    raise NftMissing("the kernel offers no nftables")
                 raise KernelError(int(outcome), "an nftables transaction", outcome.why)
             outcomes[place] = _outcome(reply)
             if place == len(changes) - 1:

@@ -64,7 +64,7 @@ def test_a_container_that_is_started_again_is_in_the_network_again(hosts: TwoHos
 
 
 def test_a_network_of_podmans_own_making_carries_and_goes(hosts: TwoHosts[PodmanHost]) -> None:
-    if lacking := hosts.plugins.lacks("bridge", "firewall", "tuning"):
+    if lacking := hosts.here.host.call(hosts.plugins.lacks, "bridge", "firewall", "tuning"):
         pytest.skip(f"podman's own networks need {', '.join(lacking)} too")
     hosts.here.create_network("blue", BLUE)
     one, other = (hosts.here.run_pod(name, network="blue") for name in ("one", "other"))

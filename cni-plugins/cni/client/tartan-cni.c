@@ -1,7 +1,8 @@
 /* The CNI executable: hands its environment, standard input and the pod's namespace to flanneld, and prints what comes back.
  *
  * The conversation is described in flanneld/cni_server.py. When flanneld is away, tartan-cni-fallback beside this file does the
- * same work in a process of its own; STATUS alone says then that the node is not ready. No JSON is understood, no memory freed. */
+ * same work in a process of its own; STATUS alone says then that the node is not ready. If flanneld went away when it had been
+ * asked, CNI_TARTAN_UNANSWERED tells so. No JSON is understood, no memory freed. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
@@ -80,6 +81,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     if (command && !strcmp(command, "STATUS")) return transfer(1, (char *)unready, sizeof unready - 1, 1), 1;
+    if (server >= 0) setenv("CNI_TARTAN_UNANSWERED", "1", 1);
     char program[4096];
     ssize_t length = readlink("/proc/self/exe", program, sizeof program - 32);
     while (length > 0 && program[length - 1] != '/') length--;

@@ -164,7 +164,7 @@ def test_limits_that_make_no_sense_are_refused(host: CniHost, what: str) -> None
 
 def test_it_has_to_come_after_another_plugin(host: CniHost) -> None:
     outcome = host.call("bandwidth", "ADD", conf("bandwidth", **INGRESS), host.attachment())
-    refused(host, outcome, Fault.CONFIGURATION, "must be called as chained plugin")
+    refused(host, outcome, Fault.CONFIGURATION, "chained plugin")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_it_has_to_come_after_another_plugin(host: CniHost) -> None:
 def test_without_the_hosts_end_in_the_result_it_is_refused(host: CniHost, kept: Any, gist: str) -> None:
     pod = wired(host)
     pod = replace(pod, result={**pod.result, "interfaces": [one for one in pod.result["interfaces"] if kept(one)]})
-    refused(host, host.call("bandwidth", "ADD", pod.network(**INGRESS), pod.attachment), Fault.CONFIGURATION, gist)
+    refused(host, host.call("bandwidth", "ADD", pod.network(**INGRESS), pod.attachment), Fault.OTHER, gist)
 
 
 def test_of_several_host_ends_the_peer_of_the_containers_is_limited(host: CniHost) -> None:

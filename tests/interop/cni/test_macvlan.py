@@ -30,7 +30,7 @@ class Wire:
     def refused(self, *gists: str, **keys: Any) -> None:
         attachment = self.host.attachment()
         refused(self.host, self.host.call("macvlan", "ADD", macvlan(**keys), attachment), Fault.CONFIGURATION, *gists)
-        assert set(self.host.of(attachment).links()) == {"lo"}
+        assert self.host.of(attachment).is_left_with("lo")
 
 
 def macvlan(version: str = "1.0.0", **keys: Any) -> Json:
@@ -54,7 +54,7 @@ def test_add_makes_an_interface_on_the_wire_and_del_takes_it(wire: Wire, version
     with service(wire.beyond, 80) as web:
         assert web.reaches(pod, "10.1.2.200", 80) == "10.1.2.2"
     wire.host.delete({**macvlan(version), **({} if is_before(version, "0.4.0") else {"prevResult": result})}, attachment)
-    assert set(pod.links()) == {"lo"}
+    assert pod.is_left_with("lo")
 
 
 def test_the_result_has_the_containers_interface_alone(wire: Wire) -> None:

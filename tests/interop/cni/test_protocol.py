@@ -150,7 +150,7 @@ def test_an_ipam_plugin_that_is_not_there_is_named(host: CniHost, command: str) 
 
 def test_an_ipam_plugin_that_gives_no_address_is_refused(host: CniHost) -> None:
     outcome = host.call("bridge", "ADD", {**BRIDGE, "ipam": static()}, POD)
-    refused(host, outcome, Fault.CONFIGURATION, "IPAM plugin returned missing IP config")
+    refused(host, outcome, Fault.OTHER, "IPAM plugin returned missing IP config")
 
 
 def test_check_is_refused_before_version_0_4(host: CniHost) -> None:
