@@ -78,8 +78,6 @@ REFERENCE = PluginSet(
     "reference", EXTRACTED if EXTRACTED.is_dir() else Path("/usr/lib/cni"), versions=VERSIONS[:-1], spec_codes=False
 )
 """Debian 12's containernetworking-plugins 1.1.1, Go, of spec 1.0.0."""
-PLUGIN_SETS: list[PluginSet] = [REFERENCE]
-"""What tests/interop/cni runs through."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def parse(request: Request) -> Bridge:
     told.ignore("ipam", "mac")
     told.choice("ipMasqBackend", "nftables", "iptables")
     config = Bridge(
-        name=told.text("bridge", DEFAULT_BRIDGE),
+        name=told.interface("bridge", DEFAULT_BRIDGE),
         is_gateway=told.flag("isGateway") or told.flag("isDefaultGateway"),
         is_default_gateway=told.flag("isDefaultGateway"),
         force_address=told.flag("forceAddress"),

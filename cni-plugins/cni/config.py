@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
-from cni.spec import CniError, Code
+from cni.spec import IFNAME_BYTES, CniError, Code
 
 T = TypeVar("T")
 INT_MAX = 2**31 - 1
@@ -39,6 +39,12 @@ class Section:
         if "\0" in value or not (value.isascii() or _has_bytes(value)):
             self.wrong(key, value, "text without NUL and half characters")
         return value
+
+    def interface(self, key: str, default: str) -> str:
+        """An interface's name."""
+        name = self.text(key, default)
+        fits = len(name.encode()) <= IFNAME_BYTES and not any(character in "/:" or character.isspace() for character in name)
+        return name if fits else self.wrong(key, name, f"an interface's name, of {IFNAME_BYTES} bytes at most")
 
     def flag(self, key: str, default: bool = False) -> bool:
         value = self.get(key)

@@ -103,6 +103,8 @@ def check_interface(inside: Netlink, request: Request) -> Link:
     told = next((interface for interface in result.pod_interfaces() if interface.name == name), None)
     if told is None:
         raise CniError(Code.FAILED, f"prevResult has no interface {name} in {request.call.netns}")
+    if told.sandbox != request.call.netns:
+        raise CniError(Code.FAILED, f"interface {name} is in {told.sandbox} by prevResult, expected {request.call.netns}")
     if told.mac and told.mac.lower() != link.mac:
         raise CniError(Code.FAILED, f"interface {name} has MAC {link.mac}, expected {told.mac}")
     if not link.up:

@@ -162,6 +162,16 @@ class Node:
         ):
             raise CniError(Code.TRY_LATER, f"the links of {key} are still being removed")
 
+    def settle(self) -> bool:
+        """Return when all links are gone that are on their way out now; whether there were any."""
+        if self._undertaker is not None:
+            going = self._undertaker.names()
+            return bool(going) and self._undertaker.settled(going)
+        left = [record for record in self.ledger.records() if record.state is State.GOING]  # by a process that died over them
+        for record in left:
+            self.release(record)
+        return bool(left)
+
     def reconcile(self) -> int:
         """Let go of what is held for pods that are no more, and put the packet table right; returns how many records went."""
         keys = dict.fromkeys(record.key for record in self.ledger.records())

@@ -58,7 +58,7 @@ def add(request: Request, node: Node) -> Result:
             veth.make(request, node, pair)
             bring_up(node.netlink, pair.host, _host_addresses(given), [PodRoute(net, scope=RT_SCOPE_LINK) for net in _pods(given)])
             forward({ip.address.version for ip in given.ips})
-            veth.set_up(request, node, pair, given, [*_ways_to_host(given), *pod_routes(given)], subnet_routes=False)
+            veth.set_up(request, node, pair, given, [*_ways_to_host(given), *_routes(given)], subnet_routes=False)
             return _result(request, node, config, pair, given)
 
 
@@ -87,6 +87,11 @@ def _ways_to_host(given: Result) -> list[PodRoute]:
             if ip.address.network.num_addresses > 1:
                 ways.append(PodRoute(ip.address.network, ip.gateway))
     return list(dict.fromkeys(ways))
+
+
+def _routes(given: Result) -> list[PodRoute]:
+    """The result's routes; their gateways are all on the link, though nothing but ours is said to be."""
+    return [replace(route, onlink=route.gateway is not None) for route in pod_routes(given)]
 
 
 def delete(request: Request, node: Node) -> None:

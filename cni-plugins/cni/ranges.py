@@ -72,7 +72,7 @@ def choose(
     """The next free address that has rested, else the next free one; raises CniError when there is none."""
     candidates = list(islice(((ip, within) for ip, within in wanted.after(last) if free(ip)), LOOK_AHEAD))
     if not candidates:
-        raise CniError(Code.FAILED, f"no IP addresses available in range set: {wanted}")
+        raise CniError(Code.TRY_LATER, f"no IP addresses available in range set: {wanted}")
     return next((each for each in candidates if rested(each[0])), candidates[0])
 
 

@@ -42,6 +42,11 @@ class Undertaker:
                 lambda: not any(name in self._waiting or name in self._under_way for name in names), PATIENCE_S
             )
 
+    def names(self) -> set[str]:
+        """What is on its way out."""
+        with self._changed:
+            return {*self._waiting, *self._under_way}
+
     def close(self) -> None:
         """Finish what has been taken, and end."""
         with self._changed:

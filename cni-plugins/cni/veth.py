@@ -69,9 +69,10 @@ def make(request: Request, node: Node, pair: Pair, port: Port | None = None) -> 
     except KernelError as error:
         if error.errno != errno.EEXIST:
             raise
-        if link(node.netlink, pair.host) is None:
+        if link(node.netlink, pair.host) is not None:
+            remove_link(node.netlink, pair.host)
+        elif not node.settle():  # the pod's last container may have had one that is on its way out
             raise CniError(Code.FAILED, f"container veth name ({pair.pod}) already exists in {request.call.netns}") from error
-        remove_link(node.netlink, pair.host)
         attempt()
 
 

@@ -43,6 +43,9 @@ class PodRoute:
     scope: int | None = None
     """RT_SCOPE_*; None: what fits the gateway."""
 
+    onlink: bool = False
+    """Take the gateway as a neighbour even when no address or route says so (RTNH_F_ONLINK)."""
+
     def __str__(self) -> str:
         return f"route {self.destination}" + (f" via {self.gateway}" if self.gateway else "")
 
@@ -80,9 +83,9 @@ def new_route(index: int, route: PodRoute) -> Message:
     scope = route.scope
     if scope is None:
         scope = rt.RT_SCOPE_LINK if route.gateway is None else rt.RT_SCOPE_UNIVERSE
-    network = route.destination
+    network, flags = route.destination, rt.RTNH_F_ONLINK if route.onlink else 0
     table = route.table if route.table < 1 << 8 else 0  # the header has a byte for it
-    header = rt.RTMSG.pack(rt.FAMILY[network.version], network.prefixlen, 0, 0, table, RTPROT_BOOT, scope, 1, 0)
+    header = rt.RTMSG.pack(rt.FAMILY[network.version], network.prefixlen, 0, 0, table, RTPROT_BOOT, scope, 1, flags)
     parts = [attribute(rt.RTA_DST, network.network_address.packed), u32(rt.RTA_OIF, index), u32(RTA_TABLE, route.table)]
     parts += [_gateway(network, route.gateway)] if route.gateway else []
     parts += [u32(rt.RTA_PRIORITY, route.metric)] if route.metric else []

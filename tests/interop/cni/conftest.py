@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cni_world import PLUGIN_SETS, VERSIONS, CniHost, PluginSet, cni_host
+from cni_ours import OURS
+from cni_world import REFERENCE, VERSIONS, CniHost, PluginSet, cni_host
 
 HERE = Path(__file__).parent
+PLUGIN_SETS = (REFERENCE, OURS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
