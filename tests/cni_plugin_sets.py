@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cni.install import FLANNEL_CONFLIST
+from cni_world import REFERENCE_DIRECTORY
 from flanneld.subnet_env import SubnetEnv
 from lab.pods import CNI_BIN
 
@@ -73,14 +74,9 @@ def flannel_conflist(_: SubnetEnv) -> object:
     return json.loads(FLANNEL_CONFLIST.read_text())
 
 
-def _reference_bin_dir() -> Path:
-    extracted = PROGRAMS.parent / "lib/cni"
-    return extracted if extracted.is_dir() else Path("/usr/lib/cni")
-
-
 REFERENCE = PluginSet(
     name="reference",
-    bin_dir=_reference_bin_dir(),
+    bin_dir=REFERENCE_DIRECTORY,
     needs=("bridge", "host-local", "loopback", "portmap"),
     conflist=reference_conflist,
     # host-local remembers where to go on, portmap and firewall keep their chains; a pod's own rules name an address or a port.

@@ -72,11 +72,9 @@ class PluginSet:
         return "" if (self.directory / "bridge").exists() else f"no CNI plugins in {self.directory}"
 
 
-EXTRACTED = Path(sys.executable).parent.parent / "lib/cni"
-"""Where `./dev` puts Debian's plugins when it takes them out of the package without installing it."""
-REFERENCE = PluginSet(
-    "reference", EXTRACTED if EXTRACTED.is_dir() else Path("/usr/lib/cni"), versions=VERSIONS[:-1], spec_codes=False
-)
+REFERENCE_DIRECTORY = Path(sys.prefix) / "lib/cni"
+"""Where `./dev test` puts Debian's plugins, which it takes out of the package without installing it."""
+REFERENCE = PluginSet("reference", REFERENCE_DIRECTORY, versions=VERSIONS[:-1], spec_codes=False)
 """Debian 12's containernetworking-plugins 1.1.1, Go, of spec 1.0.0."""
 
 

@@ -99,7 +99,7 @@ class Netlink:
         """Ask for one object; raises KernelError about `what`."""
         reply = next(self._replies(self._send([message], last_flags=0)))
         if reply.kind == NLMSG_ERROR:
-            outcome = _outcome(reply)
+            outcome = decode_outcome(reply)
             raise KernelError(int(outcome), what, outcome.why)
         return reply
 
@@ -126,7 +126,7 @@ class Netlink:
         first = self._send(batch, last_flags=NLM_F_ACK)
         for reply in self._replies(first, len(batch)):
             if reply.kind == NLMSG_ERROR:
-                outcomes[reply.sequence - first] = _outcome(reply)
+                outcomes[reply.sequence - first] = decode_outcome(reply)
                 if reply.sequence == first + len(batch) - 1:
                     break
         return outcomes
@@ -137,7 +137,7 @@ class Netlink:
         for reply in self._replies(self._send([message], last_flags=NLM_F_DUMP)):
             interrupted |= bool(reply.flags & NLM_F_DUMP_INTR)
             if reply.kind in (NLMSG_DONE, NLMSG_ERROR):
-                if outcome := _outcome(reply):
+                if outcome := decode_outcome(reply):
                     raise KernelError(int(outcome), f"a dump (message {message.kind})", outcome.why)
                 break
             found.append(reply)
@@ -270,7 +270,8 @@ def _batches(requests: Sequence[Message]) -> Iterator[Sequence[Message]]:
         yield requests[start:]
 
 
-def _outcome(reply: Message) -> Errno:
+def decode_outcome(reply: Message) -> Errno:
+    """What an NLMSG_ERROR or NLMSG_DONE says."""
     code = -int(struct.unpack_from("=i", reply.body)[0]) if reply.body else 0
     if not code:
         return DONE

@@ -25,7 +25,7 @@ from flanneld.linux.message import (
     string,
     text,
 )
-from flanneld.linux.netlink import DONE, NLMSG_ERROR, Errno, Netlink, _outcome
+from flanneld.linux.netlink import DONE, NLMSG_ERROR, Errno, Netlink, decode_outcome
 from flanneld.linux.nft import NETLINK_NETFILTER, NFGENMSG_SIZE, NFNL_SUBSYS_NFTABLES, NFPROTO, NFT_MSG_GETGEN, NftMissing
 from flanneld.linux.nft_tables import NftTable
 
@@ -140,11 +140,11 @@ class NftSocket(Netlink):
             if reply.kind != NLMSG_ERROR:
                 continue
             if place < 0:
-                outcome = _outcome(reply)
+                outcome = decode_outcome(reply)
                 if outcome == errno.EOPNOTSUPP:
                     raise NftMissing("the kernel offers no nftables")
                 raise KernelError(int(outcome), "an nftables transaction", outcome.why)
-            outcomes[place] = _outcome(reply)
+            outcomes[place] = decode_outcome(reply)
             if place == len(changes) - 1:
                 break
         return outcomes

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from statistics import median
 
 import click
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from bench.datapath import WIDTH, machine
 from cni_calls import NETNS, Plugins, Spent, add, delete, quantile, rss_mib, status
+from cni_world import REFERENCE_DIRECTORY
 from flanneld import FlanneldError
 from flanneld.linux import netns
 from flanneld.linux.links import links
@@ -34,7 +34,6 @@ from lab.pods import CNI_BIN
 from lab.signals import leave_by_exception
 from lab.topology import generate
 
-REFERENCE = Path("/usr/lib/cni")
 LOOPBACK = {"name": "cni-loopback", "cniVersion": "0.3.1", "type": "loopback"}
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
 FLANNEL = {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}}
@@ -160,7 +159,7 @@ def table(found: dict[str, list[tuple[Spent, Spent, float]]]) -> Table:
 def measure(daemon: int, rounds: int, soak: int, console: Console) -> None:
     """All of it, on the host, printed as it is found."""
     ours = Plugins("tartan", CNI_BIN, chain("cbr0", FLANNEL), daemon)
-    sets = [ours, Plugins("reference", REFERENCE, chain("ref", BRIDGE))]
+    sets = [ours, Plugins("reference", REFERENCE_DIRECTORY, chain("ref", BRIDGE))]
     sets = [each for each in sets if (each.directory / "bridge").exists()]
     console.print(table(in_turns(sets, rounds)))
     for each in sets:

@@ -19,15 +19,15 @@ from cni.conflist import read_conflist
 from cni.invoke import Executables, PluginError
 from cni.ledger import Key
 from cni.result import decode_result
+from cni_world import REFERENCE_DIRECTORY
 from lab.place import Place
 from scratch_netns import ScratchNetns, scratch_netns
 
-PLUGINS = Path("/usr/lib/cni")
 PORTS = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.skipif(not (PLUGINS / "bridge").exists(), reason="no containernetworking-plugins in /usr/lib/cni"),
+    pytest.mark.skipif(not (REFERENCE_DIRECTORY / "bridge").exists(), reason="no reference plugins: ./dev test fetches them"),
 ]
 
 P = ParamSpec("P")
@@ -74,7 +74,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     network = {"cniVersion": "1.0.0", "name": "net", "plugins": [bridge, portmap]}
     (tmp_path / "10-net.conflist").write_text(json.dumps(network))
     conflist = read_conflist(tmp_path / "10-net.conflist")
-    chain = Chain(conflist, Executables((str(PLUGINS),), timeout_s=60), ResultCache(tmp_path / "cache"))
+    chain = Chain(conflist, Executables((str(REFERENCE_DIRECTORY),), timeout_s=60), ResultCache(tmp_path / "cache"))
     with scratch_netns() as netns, scratch_netns() as pod:
         netns.ip("link set lo up")
         yield Host(netns, pod, chain, pool)
