@@ -108,6 +108,8 @@ class Executables:
 
     def find(self, plugin: str) -> str:
         """The path of a plugin's executable; raises CniError."""
+        if "/" in plugin:  # with which it could be any program of the machine
+            raise CniError(Code.INVALID_CONFIG, f"type: got {plugin!r}, expected a plugin's name, without '/'")
         for directory in self.path:
             if os.path.isfile(candidate := os.path.join(directory, plugin)):
                 return candidate

@@ -9,6 +9,7 @@ from typing import Self
 from cni.engine import Answer, Engine, Raw
 from cni.ledger import Ledger
 from cni.node import Node
+from cni.plugin import load_plugin
 from cni.spec import CniError
 from cni.undertaker import Undertaker
 from flanneld import FlanneldError
@@ -18,6 +19,10 @@ log = Log(__name__)
 
 JOURNAL = Path("/var/lib/cni/tartan/journal")
 SUBNET_FILE = Path("/run/flannel/subnet.env")
+PATIENCE_S = 1.0
+"""A daemon that looked for a moment only, now and then, would never find the journal free of the stand-ins that do its work."""
+USUAL = ("bridge", "flannel", "host-local", "loopback", "portmap")
+"""Plugins of nearly every pod, loaded beforehand: the first pod is to be as quick as the others."""
 
 
 class ServiceError(FlanneldError):
@@ -28,7 +33,7 @@ class Service:
     """A node with its ledger open, in the calling process's network namespace."""
 
     def __init__(
-        self, journal: Path = JOURNAL, subnet_file: Path = SUBNET_FILE, *, lasting: bool = True, patience_s: float = 0.0
+        self, journal: Path = JOURNAL, subnet_file: Path = SUBNET_FILE, *, lasting: bool = True, patience_s: float = PATIENCE_S
     ) -> None:
         """Wait so long for another process to leave the journal; raises JournalBusy, JournalError.
 
@@ -43,6 +48,8 @@ class Service:
             ledger.close()  # or nobody else could open it
             raise
         self._engine = Engine(self.node)
+        for name in USUAL if lasting else ():
+            load_plugin(name)
 
     def answer(
         self, plugin: str, environ: Mapping[str, str], stdin: bytes, netns: int | None, alive: Callable[[], None] = lambda: None
