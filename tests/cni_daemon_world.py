@@ -91,7 +91,11 @@ class CniLab:
         return client
 
     def install_slow_ipam(self) -> None:
-        self.host.call(lambda: ((CNI_BIN / "slow").write_text(SLOW), (CNI_BIN / "slow").chmod(0o755)))
+        def install() -> None:
+            (CNI_BIN / "slow").write_text(SLOW)
+            (CNI_BIN / "slow").chmod(0o755)
+
+        self.host.call(install)
 
     def asked_slow_ipam(self) -> list[str]:
         return self.host.call(lambda: Path("/run/slow").read_text().split() if Path("/run/slow").exists() else [])

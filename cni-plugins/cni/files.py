@@ -33,6 +33,16 @@ def read_file(path: str | Path) -> bytes | None:
     return None
 
 
+def file_names(directory: str | Path) -> list[str]:
+    """What is in the directory; nothing when there is none, nor can be any of that name. Raises OSError."""
+    try:
+        return os.listdir(directory)
+    except OSError as error:
+        if error.errno not in NOT_THERE:
+            raise
+    return []
+
+
 def remove_file(path: str | Path) -> None:
     """Take the file away; nothing happens when there is none, nor can be any of that name. Raises OSError."""
     try:

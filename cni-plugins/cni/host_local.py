@@ -15,7 +15,7 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from cni.config import Section
-from cni.files import write_file
+from cni.files import file_names, write_file
 from cni.ipam_config import parse_routes, read_resolv_conf, requested_ips
 from cni.ledger import HeldAddress, Key, Record
 from cni.node import Node, is_finished
@@ -209,10 +209,9 @@ def _pool(request: Request) -> Path:
 def _foreign(request: Request, node: Node) -> Iterator[tuple[IPAddress, tuple[str, str]]]:
     """Addresses that have a file but are not in the ledger, with container and interface."""
     pool = _pool(request)
-    with suppress(FileNotFoundError):
-        for file in pool.iterdir():
-            with suppress(ValueError, OSError):
-                ip = ip_address(file.name)
-                if ip not in node.ledger.taken(str(pool)):
-                    container_id, _, ifname = file.read_text().strip().partition("\n")
-                    yield ip, (container_id.strip(), ifname.strip())
+    for name in file_names(pool):
+        with suppress(ValueError, OSError):
+            ip = ip_address(name)
+            if ip not in node.ledger.taken(str(pool)):
+                container_id, _, ifname = (pool / name).read_text().strip().partition("\n")
+                yield ip, (container_id.strip(), ifname.strip())

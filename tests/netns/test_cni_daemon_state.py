@@ -1,4 +1,4 @@
-"""What flanneld's CNI half keeps right by itself: the packet table, garbage, a reboot, another lease; and what pods get of the lease."""
+"""What flanneld's CNI half keeps right by itself (packet table, garbage, reboot, another lease), and what pods get of the lease."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def ports(host: int) -> Mapping[str, object]:
 
 
 def test_a_reboot_frees_everything(lab: CniLab) -> None:
-    before = lab.held()
     flanneld = lab.world.start("h1").ready()
+    before = lab.held()
     for port in (8081, 8082):
         lab.pod({port: 80})
     flanneld.end()
@@ -153,7 +153,9 @@ def test_dual_stack_pods_have_both_and_a_port_leads_to_both() -> None:
         before = lab.held()
         result = both_ways(lab, {4, 6})
         assert {route["dst"] for route in result["routes"]} >= {"10.244.0.0/16", "fd00:244::/48", "0.0.0.0/0", "::/0"}
-        assert all(ip_interface(ip) in ip_network(net) for ip, net in zip(ips(result), ("10.244.0.0/16", "fd00:244::/48"), strict=True))
+        assert all(
+            ip_interface(ip) in ip_network(net) for ip, net in zip(ips(result), ("10.244.0.0/16", "fd00:244::/48"), strict=True)
+        )
         assert lab.held() != before
 
 
@@ -165,9 +167,7 @@ def test_ipv6_only_pods_have_nothing_else() -> None:
 
 
 def test_a_full_pool_is_an_error_that_says_so_and_takes_nothing(lab: CniLab) -> None:
-    lab.lease_of_last_time(
-        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/30\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
-    )
+    lab.lease_of_last_time("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/30\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n")
     lab.world.start("h1", "--etcd-endpoints=http://10.0.0.250:2379").await_said("CNI is served")
     first, result = lab.pod()
     before = lab.held()

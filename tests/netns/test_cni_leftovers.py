@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cni import journal
+from cni.engine import UNANSWERED, Engine, Raw
 from cni.ledger import HeldAddress, HeldFile, HeldLink, Key, Ledger, Record, State
 from cni.veth import host_name
 from cni_node_world import NodeWorld, addresses, eventually, node_world
@@ -44,6 +45,31 @@ def test_what_a_killed_process_was_making_is_replaced(world: NodeWorld) -> None:
     (record,) = [record for record in world.node.ledger.records() if record.plugin == "bridge"]
     assert (record.state, world.veths(), len(addresses(result))) == (State.MADE, {VETH}, 2)
     assert world.links(pod) == {"lo", "eth0"}
+
+
+def test_an_add_that_died_half_way_may_simply_be_repeated(world: NodeWorld) -> None:
+    pod = world.pod()
+    die_while_making(world, pod)
+    assert len(world.add("c1", pod)["ips"]) == 2
+    assert (world.veths(), world.links(pod), len(world.claims())) == ({VETH}, {"lo", "eth0"}, 2)
+
+
+def test_what_a_daemon_made_that_died_before_it_said_so_goes_when_it_is_asked_again(world: NodeWorld) -> None:
+    pod = world.pod()
+    first = world.add("c1", pod)
+    environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": str(pod.path), UNANSWERED: "1"}
+    with pod.path.open() as netns:
+        answer = world.run(Engine(world.node).answer, Raw("bridge", environ, json.dumps(world.conf()).encode(), netns.fileno()))
+    again = addresses(json.loads(answer.stdout))
+    assert not set(again) & set(addresses(first))
+    assert (world.veths(), world.links(pod), world.claims()) == ({VETH}, {"lo", "eth0"}, set(again))
+
+
+def test_a_name_that_no_file_can_have_leaves_nothing(world: NodeWorld) -> None:
+    pod = world.pod()
+    assert "name too long" in world.refused("ADD", "c1", pod, name="n" * 300).lower()
+    assert (world.veths(), world.links(pod), world.node.ledger.records()) == (set(), {"lo"}, [])
+    world.delete("c1", pod, name="n" * 300)
 
 
 def test_what_a_killed_process_was_making_goes_at_the_next_start(world: NodeWorld) -> None:

@@ -18,6 +18,9 @@
 extern char **environ;
 
 static const char unready[] = "{\"cniVersion\": \"1.1.0\", \"code\": 50, \"msg\": \"flanneld is not running\"}\n";
+static const char large[] = "{\"cniVersion\": \"1.1.0\", \"code\": 6, \"msg\": \"more than 16 MiB on standard input\"}\n";
+
+enum { MOST = 16 << 20 }; /* bytes of standard input, as flanneld takes them */
 
 struct question { /* 12 bytes of head, the environment, standard input */
     char *bytes;
@@ -39,7 +42,7 @@ static struct question compose(const char *name, int called) {
         if (!strncmp(*each, "CNI_", 4)) end = stpcpy(end, *each) + 1;
     struct question question = {.environment = end - bytes - 12};
     have = end - bytes;
-    for (ssize_t got; called && bytes && (got = read(0, bytes + have, room - have)) > 0;)
+    for (ssize_t got; called && bytes && have <= MOST + (1 << 20) && (got = read(0, bytes + have, room - have)) > 0;)
         if ((have += got) == room) bytes = realloc(bytes, room *= 2);
     question.input = have - 12 - question.environment;
     if ((question.bytes = bytes)) memcpy(bytes, "CNI1", 4), memcpy(bytes + 4, &question.environment, 8);
@@ -70,6 +73,7 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a server that dies is an answer too */
     int pod = netns && *netns ? open(netns, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
     struct question question = compose(name, command != NULL);
+    if (question.input > MOST) return transfer(1, (char *)large, sizeof large - 1, 1), 1;
     int server = ask(path ? path : "/run/flannel/cni.sock", question, pod);
     if (server >= 0 && !transfer(server, (char *)answer, 12, 0)) {
         char *text = malloc((size_t)answer[1] + answer[2] + 1);
