@@ -26,7 +26,7 @@ def lab() -> Iterator[CniLab]:
 
 
 def test_only_root_may_speak_to_it(lab: CniLab) -> None:
-    lab.world.start("h1").ready()
+    lab.world.start("h1").await_said("CNI is served")
     at = lab.host.call(SOCKET.stat)
     assert (stat.S_ISSOCK(at.st_mode), stat.S_IMODE(at.st_mode), at.st_uid) == (True, 0o600, 0)
     unable = lab.host.run(["setpriv", "--reuid=65534", "--clear-groups", "--", "test", "-w", str(SOCKET)], check=False)
