@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cni.config import Section
 from cni.plugin import Request
-from cni.result import Dns, IPAddress, IPInterface, PodRoute, address_of, network_of
+from cni.result import Dns, IPAddress, PodRoute, address_of, network_of
 from cni.spec import CniError, Code
 
 U32_MAX = 2**32 - 1
@@ -26,14 +26,6 @@ def requested_ips(request: Request) -> tuple[IPAddress, ...]:
         return tuple(ip_interface(text).ip for text in requested(request))
     except ValueError as error:
         raise CniError(Code.INVALID_CONFIG, "requested IP", f"{error}, expected addresses as 10.1.2.3 or 10.1.2.3/24") from error
-
-
-def requested_interfaces(request: Request) -> tuple[IPInterface, ...]:
-    """The same with their prefix lengths; raises CniError (7)."""
-    try:
-        return tuple(ip_interface(text) for text in requested(request))
-    except ValueError as error:
-        raise CniError(Code.INVALID_CONFIG, "requested IP", f"{error}, expected addresses as 10.1.2.3/24") from error
 
 
 def parse_routes(ipam: Section) -> tuple[PodRoute, ...]:
