@@ -184,10 +184,6 @@ class Ledger:
                 self._forget((record.key, record.plugin))
                 self._compact()
 
-    def settle(self) -> None:
-        """Return when all that has been written is on the disk; raises JournalError."""
-        self._journal.settle()
-
     def begin_boot(self) -> None:
         """Say that the records left now are of this boot; raises JournalError."""
         with self.lock:
