@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 
 from flanneld import FlanneldError
 from flanneld.config import ConfigError, NetworkConfig
-from flanneld.kernel import Entry, IPInterface, Kernel, KernelError, Owner, reconcile
+from flanneld.kernel import Entry, IPInterface, Kernel, KernelError, Owner, Report, reconcile
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
 
 BACKENDS = {
@@ -69,8 +69,18 @@ Plan: TypeAlias = tuple[Entry, ...] | Refusal
 """What one peer needs in the kernel; or why nothing would help."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a method needs in the kernel."""
+
+    plans: Mapping[Lease, Plan]
+    """For each of its peers."""
+    entries: tuple[Entry, ...] = ()
+    """For all of them together, or for none."""
+
+
 class Network(Protocol):
-    """An attached backend. One task calls `adopt` and `apply`; `run` runs beside them."""
+    """An attached backend. One task calls `adopt` and `reach`; `run` runs beside them."""
 
     @property
     def attrs(self) -> LeaseAttrs:
@@ -82,19 +92,25 @@ class Network(Protocol):
 
     @property
     def owner(self) -> Owner:
-        """What in the kernel is this network's; a change there is a reason to call `apply` again."""
+        """What in the kernel is this network's; a change there is a reason to call `reach` again."""
 
     async def adopt(self, own: Lease) -> None:
         """Take our own subnet: address the device. May be repeated."""
 
-    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
-        """After this exactly these peers are reachable, but for those returned; the same set again does nothing.
+    def speaks(self, peer: Lease) -> bool:
+        """True if the peer is to be reached by this method, as it is configured here: its lease says so."""
 
-        It also restores what was lost since the last call: a device, a route, an entry.
+    async def reach(self, peers: Collection[Lease]) -> Wanted:
+        """Be ready for exactly these peers, all of which this method speaks to; returns what is to be in the kernel for them.
+
+        It also restores what was lost since the last call and is the method's own to make: a device. Raises FlanneldError.
         """
 
     async def run(self) -> None:
         """The user-space data plane, or nothing; returns or is cancelled."""
+
+    def remove(self) -> None:
+        """Take our devices away for good: nobody speaks this method here any more. May be repeated."""
 
 
 class Backend(Protocol):
@@ -131,18 +147,6 @@ def unknown_keys(network: NetworkConfig, backend: Backend) -> tuple[str, ...]:
     return tuple(f"Backend.{key}: unknown key for backend type {network.backend_type}, ignored" for key in unknown)
 
 
-def speaking(peers: Iterable[Lease], backend_type: str) -> tuple[list[Lease], list[Refusal]]:
-    """Part the peers into those that published this backend type and those that did not."""
-    ours, others = [], []
-    for peer in peers:
-        if peer.attrs.backend_type == backend_type:
-            ours.append(peer)
-        else:
-            spoken = peer.attrs.backend_type or "udp or alloc"
-            others.append(Refusal(peer, f"speaks {spoken}, not {backend_type}", foreign=True))
-    return ours, others
-
-
 def on_link(uplink: Uplink, kernel: Kernel, address: IPAddress) -> bool:
     """True if the uplink reaches the address without a router in between."""
     own = uplink.address(family_of(address))
@@ -162,28 +166,44 @@ def require_own_address(uplink: Uplink, backend_type: str) -> None:
             raise BackendError(f"{backend_type}: public IP {public} is not an address of {uplink}; behind a NAT, use vxlan or udp")
 
 
-def program(kernel: Kernel, owner: Owner, plans: Mapping[Lease, Plan]) -> tuple[Refusal, ...]:
-    """Bring the owner's part of the kernel to all plans; returns the peers that have none, or cannot have what theirs says.
+@dataclass(frozen=True, slots=True)
+class Programmed:
+    """What one `program` did."""
+
+    refused: tuple[Refusal, ...]
+    """The peers that have no plan, or cannot have what theirs says."""
+    report: Report
+    wanted: int
+    """Entries that there should be now."""
+
+
+def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted]) -> Programmed:
+    """Bring the owner's part of the kernel to all that is wanted, in one reconcile.
 
     Raises the first KernelError that concerns no peer: something stale stays.
     """
     refused: list[Refusal] = []
-    wanted: dict[Entry, Lease] = {}
+    wanted: dict[Entry, Lease | None] = {}
     claims: dict[object, Entry] = {}
-    for peer, planned in plans.items():
+    shared = [entry for want in wants for entry in want.entries]
+    wanted |= dict.fromkeys(shared)
+    claims |= {entry.slot: entry for entry in shared}
+    for peer, planned in ((peer, planned) for want in wants for peer, planned in want.plans.items()):
         if isinstance(planned, Refusal):
             refused.append(planned)
         elif clash := next((entry for entry in planned if claims.get(entry.slot, entry) != entry), None):
             # A cloned machine, or one that moved and left its old lease: the two would displace each other for ever.
             held = claims[clash.slot]
-            refused.append(Refusal(peer, f"needs {clash}, where peer {wanted[held]} needs {held}"))
+            by = f"peer {wanted[held]} needs" if wanted[held] else "all need"
+            refused.append(Refusal(peer, f"needs {clash}, where {by} {held}"))
         else:
             wanted |= dict.fromkeys(planned, peer)
             claims |= {entry.slot: entry for entry in planned}
+    report = reconcile(kernel, owner, wanted)
     unfit: dict[Lease, Refusal] = {}
-    for error in reconcile(kernel, owner, wanted).refused:
-        if error.what not in wanted:
+    for error in report.refused:
+        concerned = wanted.get(error.what)
+        if concerned is None:
             raise error
-        peer = wanted[error.what]
-        unfit.setdefault(peer, Refusal(peer, f"cannot be programmed: {error}"))
-    return (*refused, *unfit.values())
+        unfit.setdefault(concerned, Refusal(concerned, f"cannot be programmed: {error}"))
+    return Programmed((*refused, *unfit.values()), report, len(wanted))

@@ -53,6 +53,8 @@ class Lease:
     attrs: LeaseAttrs
     expires_at: float | None = None
     """Unix seconds by our clock at the time of reading; None: never (a reservation), or not asked for (what `watch` yields)."""
+    created: int = 0
+    """The store's number for the creation of this claim: of two claims on the same subnets, the later has the higher; 0: not known."""
 
     def subnet(self, family: Family) -> IPNetwork | None:
         return next((net for net in self.subnets if net.version == family), None)

@@ -28,17 +28,32 @@ class LeaseLost(FlanneldError):
     """The lease is gone or another host's; the caller must stop using the subnet."""
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a store holds, at one moment: who sees a lease sees the config that its host had seen."""
+
+    leases: Leases
+    config: str | None
+    """The network config's text, unchecked; None: nobody has written one."""
+
+
 class LeaseStore(Protocol):
     """Claims are atomic and owner-checked. The owner of a lease is the host whose public IPs it carries."""
 
     async def network(self) -> NetworkConfig:
         """The network config; raises NetworkNotConfigured, ConfigError, StoreUnavailable."""
 
-    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, prefer: Subnets = ()) -> Lease:
-        """Claim subnets: our own lease if it still fits, else `prefer` if free, else free ones by `choose_subnet`.
+    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None) -> Lease:
+        """Claim subnets: our own lease if it still fits, else the `former` one's if free, else free ones by `choose_subnet`.
 
-        A claim lost to another host at the same instant is tried again with the next choice, inside. Raises SubnetsExhausted,
-        StoreUnavailable. Repeating it returns the same lease.
+        `former` is what we held when we last ran: see `is_ours`. A claim lost to another host at the same instant is tried again
+        with the next choice, inside. Raises SubnetsExhausted, StoreUnavailable. Repeating it returns the same lease.
+        """
+
+    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+        """Claim exactly the subnets of this lease of ours, again or still, and publish these attributes.
+
+        Other leases of ours are given up. Raises LeaseLost while another host holds any part, StoreUnavailable.
         """
 
     async def renew(self, lease: Lease) -> Lease:
@@ -50,8 +65,8 @@ class LeaseStore(Protocol):
     async def leases(self) -> Leases:
         """The whole mapping, once, with every expiry."""
 
-    def watch(self) -> AsyncGenerator[Leases]:
-        """Yield the whole mapping at once and after each change. Never ends; compaction, reconnect, re-list stay inside.
+    def watch(self) -> AsyncGenerator[Snapshot]:
+        """Yield all that there is at once and after each change. Never ends; compaction, reconnect, re-list stay inside.
 
         Changes that come while the consumer is busy are coalesced: what is yielded is the latest. Leases carry no expiry: it
         changes without anybody being told.
@@ -72,13 +87,16 @@ class Claim:
     """Leases of ours that do not fit the network config any more, to be deleted."""
 
 
-def choose_claim(network: NetworkConfig, leases: Iterable[Lease], attrs: LeaseAttrs, prefer: Subnets, attempt: int = 0) -> Claim:
+def choose_claim(
+    network: NetworkConfig, leases: Iterable[Lease], attrs: LeaseAttrs, former: Lease | None = None, attempt: int = 0
+) -> Claim:
     """Decide what to claim, in flannel's order: our lease, the last known subnets, free ones; raises SubnetsExhausted.
 
     `attempt` moves the search on after a claim was lost to somebody whom the list did not show yet.
     """
     held = tuple(leases)
-    mine = [lease for lease in held if owns(attrs, lease)]
+    prefer = former.subnets if former else ()
+    mine = [lease for lease in held if is_ours(attrs, former, lease)]
     misfits = tuple(lease for lease in mine if not fits(network, lease.subnets))
     fitting = [lease for lease in mine if fits(network, lease.subnets)]
     if fitting:
@@ -89,6 +107,38 @@ def choose_claim(network: NetworkConfig, leases: Iterable[Lease], attrs: LeaseAt
         return Claim(prefer, None, misfits)
     subnets = tuple(choose_subnet(pool, taken, _seed(attrs, attempt)) for pool in network.pools)
     return Claim(subnets, None, misfits)
+
+
+def choose_hold(leases: Iterable[Lease], lease: Lease, attrs: LeaseAttrs) -> Claim:
+    """Decide how to claim exactly the subnets of `lease`; raises LeaseLost, naming who holds any part of them."""
+    others, ours, misfits = [], None, []
+    for one in leases:
+        if one.subnets == lease.subnets and is_ours(attrs, lease, one):
+            ours = one
+        elif is_ours(attrs, lease, one):
+            misfits.append(one)
+        elif overlap(one.subnets, lease.subnets):
+            others.append(one)
+    if others:
+        raise LeaseLost(f"lease {lease} is held by {' and '.join(map(holder, others))}")
+    return Claim(lease.subnets, ours, tuple(misfits))
+
+
+def holder(lease: Lease) -> str:
+    """Who holds the lease, in words."""
+    return "+".join(map(str, lease.attrs.public_ips)) or "nobody who can be named"
+
+
+def is_ours(attrs: LeaseAttrs, former: Lease | None, lease: Lease) -> bool:
+    """True if the lease is the claim of the host with these attributes, or `former` itself: that host's public IP has changed.
+
+    It is `former` when it is the very claim (by creation), and nobody else has written over it.
+    """
+    if owns(attrs, lease):
+        return True
+    if former is None or not former.created or (former.subnets, former.created) != (lease.subnets, lease.created):
+        return False
+    return lease.attrs.public_ips in ((), former.attrs.public_ips)  # (): what is written there cannot be read
 
 
 def owns(attrs: LeaseAttrs, lease: Lease) -> bool:

@@ -1,6 +1,6 @@
 """host-gw: a peer's pod subnet is routed to the peer itself, over a layer-2 segment that both share; must not know netlink.
 
-The whole backend contract in its smallest form: `plan` says what each peer needs, `program` brings the kernel there.
+The whole backend contract in its smallest form: `plan` says what each peer needs, and the daemon brings the kernel there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flanneld.backend import Network, Refusal, Uplink, on_link, program, require_own_address, speaking
+from flanneld.backend import Network, Refusal, Uplink, Wanted, on_link, require_own_address
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Kernel, Owner, Route
 from flanneld.lease import IPAddress, Lease, LeaseAttrs, family_of
@@ -66,11 +66,16 @@ class HostGwNetwork:
     async def adopt(self, own: Lease) -> None:
         """Nothing: our own subnet is the pod bridge's business."""
 
-    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
+    def speaks(self, peer: Lease) -> bool:
+        """Its lease names the method."""
+        return peer.attrs.backend_type == BACKEND_TYPE
+
+    async def reach(self, peers: Collection[Lease]) -> Wanted:
         """Route every peer's subnets to it."""
-        ours, refused = speaking(peers, BACKEND_TYPE)
-        plans = {peer: plan(peer, self._uplink, lambda address: on_link(self._uplink, self._kernel, address)) for peer in ours}
-        return (*refused, *program(self._kernel, self.owner, plans))
+        return Wanted({peer: plan(peer, self._uplink, lambda ip: on_link(self._uplink, self._kernel, ip)) for peer in peers})
 
     async def run(self) -> None:
         """Nothing: the kernel forwards."""
+
+    def remove(self) -> None:
+        """Nothing: there is no device."""

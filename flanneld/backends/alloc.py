@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flanneld.backend import Network, Refusal, Uplink, program
+from flanneld.backend import Network, Uplink, Wanted
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Kernel, Owner
 from flanneld.lease import Lease, LeaseAttrs
@@ -31,24 +31,30 @@ class AllocBackend:
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Nothing to open."""
-        yield AllocNetwork(uplink, network, kernel)
+        yield AllocNetwork(uplink, network)
 
 
 class AllocNetwork:
     """A lease without a data path."""
 
-    def __init__(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> None:
+    def __init__(self, uplink: Uplink, network: NetworkConfig) -> None:
         self.attrs = LeaseAttrs(uplink.public_ips)
         self.mtu = uplink.mtu
         self.owner = Owner(tuple(pool.network for pool in network.pools))
-        self._kernel = kernel
 
     async def adopt(self, own: Lease) -> None:
         """Nothing to address."""
 
-    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
-        """Take out what another method left; peers are reached by other means."""
-        return program(self._kernel, self.owner, {})
+    def speaks(self, peer: Lease) -> bool:
+        """To all that publish no method, as we do not."""
+        return not peer.attrs.backend_type
+
+    async def reach(self, peers: Collection[Lease]) -> Wanted:
+        """Nothing: peers are reached by other means, and what another method left is taken out."""
+        return Wanted({})
 
     async def run(self) -> None:
         """Nothing to run."""
+
+    def remove(self) -> None:
+        """Nothing: there is no device."""

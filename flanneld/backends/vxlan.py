@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import ClassVar, NewType, Self
 
-from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, on_link, program, speaking
+from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, Wanted, on_link
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_int
 from flanneld.kernel import Entry, FdbEntry, Kernel, Neighbour, Owner, Route, VxlanLink
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
@@ -60,6 +60,14 @@ def parse_vtep(data: str) -> Vtep:
     if int(mac[:2], 16) & 1 or not int(mac.replace(":", ""), 16):
         raise ValueError(f"published VtepMAC {mac!r}, expected one host's, not a group's and not zero")
     return Vtep(Vni(vni) if isinstance(vni, int) else None, mac.lower())
+
+
+def vni_of(data: str) -> Vni | None:
+    """The VNI that a peer's BackendData names; None when it names none that can be read."""
+    try:
+        return parse_vtep(data).vni
+    except ValueError:
+        return None
 
 
 def vtep_mac(public_ip: IPAddress, vni: Vni) -> str:
@@ -201,15 +209,26 @@ class VxlanNetwork:
         self.ensure_devices()
         self.adopted = True
 
-    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
-        """Bring devices and entries to exactly these peers; what a lost or flapped device took with it comes back too."""
+    def speaks(self, peer: Lease) -> bool:
+        """Its lease names the method, and no VNI but ours."""
+        if peer.attrs.backend_type != BACKEND_TYPE:
+            return False
+        spoken = {vni_of(data) for _, data in peer.attrs.backend_data} - {None}
+        return not spoken or spoken == {self._backend.vni}
+
+    async def reach(self, peers: Collection[Lease]) -> Wanted:
+        """Bring the devices back if need be, and lead every peer's subnets to its VTEP."""
         self.ensure_devices()
-        ours, refused = speaking(peers, BACKEND_TYPE)
-        plans = {peer: plan(peer, self._backend.vni, self._devices, self._uplink.index, self._direct) for peer in ours}
-        return (*refused, *program(self._kernel, self.owner, plans))
+        direct = self._direct
+        return Wanted({peer: plan(peer, self._backend.vni, self._devices, self._uplink.index, direct) for peer in peers})
 
     async def run(self) -> None:
         """Nothing: the kernel forwards."""
+
+    def remove(self) -> None:
+        """Remove the devices, and all that is on them."""
+        for link in self._wanted.values():
+            self._kernel.remove_link(link.name)
 
     def _direct(self, address: IPAddress) -> bool:
         return self._backend.direct_routing and on_link(self._uplink, self._kernel, address)

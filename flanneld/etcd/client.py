@@ -33,6 +33,7 @@ class KeyValue:
     lease: int
     """The etcd lease that the key is attached to; 0: none, the key stays."""
     mod_revision: int
+    create_revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ def _if_unchanged(old: KeyValue, operation: Any) -> Any:
 
 def _key_value(kv: Any) -> KeyValue:
     # A key that is not UTF-8 is nobody's lease; it only has to be nameable.
-    return KeyValue(kv.key.decode(errors="backslashreplace"), kv.value, kv.lease, kv.mod_revision)
+    return KeyValue(kv.key.decode(errors="backslashreplace"), kv.value, kv.lease, kv.mod_revision, kv.create_revision)
 
 
 def _change(event: Any) -> Change:

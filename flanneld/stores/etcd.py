@@ -20,7 +20,18 @@ from flanneld.flags import Options
 from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, overlap
 from flanneld.log import Log
 from flanneld.retry import Backoff
-from flanneld.store import LeaseLost, NetworkNotConfigured, StoreError, StoreUnavailable, choose_claim, owns
+from flanneld.store import (
+    Claim,
+    LeaseLost,
+    NetworkNotConfigured,
+    Snapshot,
+    StoreError,
+    StoreUnavailable,
+    choose_claim,
+    choose_hold,
+    holder,
+    owns,
+)
 from flanneld.stores.codec import BadLease, decode_lease, encode_attrs, encode_key
 
 P = ParamSpec("P")
@@ -83,17 +94,12 @@ class LeaseReader:
             if isinstance(lease, Lease):
                 found[lease.subnets] = Held(key, lease)
             elif lease.subnets:
-                found[lease.subnets] = Held(key, Lease(lease.subnets, LeaseAttrs(public_ips=())))
+                found[lease.subnets] = Held(key, Lease(lease.subnets, LeaseAttrs(public_ips=()), created=key.create_revision))
         return found
 
-    def apply(self, leases: dict[str, Lease], changes: Iterable[Change]) -> None:
-        """Bring `leases`, by key, to what they are after the changes."""
-        for change in changes:
-            leases.pop(change.key, None)
-            if change.now is None:
-                self._named.discard(change.key)
-            else:
-                leases |= {held.key.key: held.lease for held in self.readable((change.now,))}
+    def forget(self, key: str) -> None:
+        """The key is gone: whatever comes in its place is news."""
+        self._named.discard(key)
 
     def _read(self, key: KeyValue) -> Lease | BadLease:
         try:
@@ -104,7 +110,36 @@ class LeaseReader:
             self._named.add(key.key)
             return error
         self._named.discard(key.key)
-        return lease
+        return replace(lease, created=key.create_revision)
+
+
+class Mirror:
+    """All that is under the prefix, followed change by change."""
+
+    def __init__(self, reader: LeaseReader, config_key: str, prefix: str, keys: Iterable[KeyValue]) -> None:
+        """`prefix` is that of the leases."""
+        self._reader = reader
+        self._config_key = config_key
+        self._prefix = prefix
+        self._config: str | None = None
+        self._leases: dict[str, Lease] = {}
+        self.apply(Change(key.key, key) for key in keys)
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Bring the mirror to what there is after the changes; what is neither config nor lease is nobody's business."""
+        for change in changes:
+            if change.key == self._config_key:
+                self._config = None if change.now is None else change.now.value.decode(errors="replace")
+            elif change.key.startswith(self._prefix):
+                self._leases.pop(change.key, None)
+                if change.now is None:
+                    self._reader.forget(change.key)
+                else:
+                    self._leases |= {held.key.key: held.lease for held in self._reader.readable((change.now,))}
+
+    def snapshot(self) -> Snapshot:
+        """What there is now; it does not change any more."""
+        return Snapshot(MappingProxyType({lease.subnets: lease for lease in self._leases.values()}), self._config)
 
 
 class EtcdLeaseStore:
@@ -113,8 +148,9 @@ class EtcdLeaseStore:
     def __init__(self, client: EtcdClient, prefix: str, now: Callable[[], float] = time.time) -> None:
         """`prefix` is flannel's `-etcd-prefix`."""
         self._client = client
-        self._config_key = f"{prefix.rstrip('/')}/config"
-        self._prefix = f"{prefix.rstrip('/')}/subnets/"
+        self._root = f"{prefix.rstrip('/')}/"
+        self._config_key = f"{self._root}config"
+        self._prefix = f"{self._root}subnets/"
         self._reader = LeaseReader(self._prefix)
         self._now = now
 
@@ -129,35 +165,38 @@ class EtcdLeaseStore:
         return parse_network(found.value.decode(errors="replace"))
 
     @_in_store_terms
-    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, prefer: Subnets = ()) -> Lease:
+    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None) -> Lease:
         attempt = 0
         # It ends: a claim is lost only when somebody else's has just succeeded.
         while True:
-            held = self._reader.held((await self._client.get_prefix(self._prefix)).keys)
-            claim = choose_claim(network, [one.lease for one in held.values()], attrs, prefer, attempt)
-            for misfit in claim.misfits:
-                await self._drop(held[misfit.subnets])
-            if claim.ours is not None:
-                lease = await self._refresh(held[claim.subnets], attrs)
-            else:
-                lease = await self._create(claim.subnets, attrs)
-                attempt += 1
+            held = await self._held()
+            claim = choose_claim(network, [one.lease for one in held.values()], attrs, former, attempt)
+            lease = await self._write(claim, held, attrs)
             if lease is not None:
                 return lease
+            attempt += claim.ours is None
+
+    @_in_store_terms
+    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+        while True:
+            held = await self._held()
+            written = await self._write(choose_hold([one.lease for one in held.values()], lease, attrs), held, attrs)
+            if written is not None:
+                return written
 
     @_in_store_terms
     async def renew(self, lease: Lease) -> Lease:
         while True:
             held = await self._find(lease)
             if not held.key.lease:
-                return replace(lease, expires_at=None)
+                return replace(lease, expires_at=None, created=held.key.create_revision)
             asked_at = self._now()
             ttl_s = await self._client.keep_alive(held.key.lease)
             if ttl_s == 0:
                 raise LeaseLost(f"lease {lease} has expired")
             # Keeping an etcd lease alive proves nothing about the key: another host may have written it meanwhile.
             if (await self._find(lease)).key.lease == held.key.lease:
-                return replace(lease, expires_at=asked_at + ttl_s)
+                return replace(lease, expires_at=asked_at + ttl_s, created=held.key.create_revision)
 
     @_in_store_terms
     async def release(self, lease: Lease) -> None:
@@ -177,25 +216,25 @@ class EtcdLeaseStore:
         expiries = {etcd_lease: asked_at + seconds for etcd_lease, seconds in zip(attached, left_s, strict=True)}
         return {one.lease.subnets: replace(one.lease, expires_at=expiries.get(one.key.lease)) for one in held}
 
-    async def watch(self) -> AsyncGenerator[Leases, None]:
+    async def watch(self) -> AsyncGenerator[Snapshot, None]:
         """No request per lease, at the start or for an event; an error of any kind is waited out, as our own lease outlives it."""
-        shown: Leases | None = None
+        shown: Snapshot | None = None
         reachable = True
-        backoff = Backoff(first_s=0.1, cap_s=5)
+        backoff = Backoff(first_s=0.1, cap_s=2)
         while True:
             try:
-                listing = await self._client.get_prefix(self._prefix)
-                leases = {held.key.key: held.lease for held in self._reader.readable(listing.keys)}
-                async with self._client.watch(self._prefix, listing.revision + 1) as watch:
+                listing = await self._client.get_prefix(self._root)
+                mirror = Mirror(self._reader, self._config_key, self._prefix, listing.keys)
+                async with self._client.watch(self._root, listing.revision + 1) as watch:
                     if not reachable:
                         log.info("store is back")
                     reachable = True
                     while True:
-                        present = MappingProxyType({lease.subnets: lease for lease in leases.values()})
+                        present = mirror.snapshot()
                         if present != shown:
                             shown = present
                             yield present
-                        self._reader.apply(leases, await watch.changes())
+                        mirror.apply(await watch.changes())
                         backoff.reset()
             except Compacted:
                 pass  # we were too slow; the next list has everything
@@ -205,15 +244,25 @@ class EtcdLeaseStore:
                 reachable = False
             await asyncio.sleep(backoff.next())
 
+    async def _held(self) -> dict[Subnets, Held]:
+        return self._reader.held((await self._client.get_prefix(self._prefix)).keys)
+
     async def _find(self, lease: Lease) -> Held:
         """The lease as it is now; raises LeaseLost unless it is still the same host's."""
-        held = self._reader.held((await self._client.get_prefix(self._prefix)).keys).get(lease.subnets)
+        held = (await self._held()).get(lease.subnets)
         if held is None:
             raise LeaseLost(f"lease {lease} is gone")
         if not owns(lease.attrs, held.lease):
-            holder = "+".join(map(str, held.lease.attrs.public_ips)) or "nobody who can be named"
-            raise LeaseLost(f"lease {lease} is held by {holder}")
+            raise LeaseLost(f"lease {lease} is held by {holder(held.lease)}")
         return held
+
+    async def _write(self, claim: Claim, held: dict[Subnets, Held], attrs: LeaseAttrs) -> Lease | None:
+        """Make the claim; None: somebody has been there since `held` was read."""
+        for misfit in claim.misfits:
+            await self._drop(held[misfit.subnets])
+        if claim.ours is not None:
+            return await self._refresh(held[claim.subnets], attrs)
+        return await self._create(claim.subnets, attrs)
 
     async def _create(self, subnets: Subnets, attrs: LeaseAttrs) -> Lease | None:
         """Claim subnets that looked free; None: somebody was faster."""
@@ -222,7 +271,7 @@ class EtcdLeaseStore:
         key = self._prefix + encode_key(subnets)
         listing = await self._client.create(key, encode_attrs(attrs), lease=etcd_lease, prefix=self._prefix)
         if listing is not None and not self._overlaps_earlier(subnets, attrs, listing):
-            return Lease(subnets, attrs, asked_at + LEASE_TTL_S)
+            return Lease(subnets, attrs, asked_at + LEASE_TTL_S, created=listing.revision)
         # With its key, if that was written.
         await self._client.revoke(etcd_lease)
         return None
@@ -238,7 +287,8 @@ class EtcdLeaseStore:
         etcd_lease, ttl_s = await self._extend(held.key.lease) if held.key.lease else (0, None)
         if not await self._client.replace(held.key, encode_attrs(attrs), lease=etcd_lease):
             return None
-        return Lease(held.lease.subnets, attrs, None if ttl_s is None else asked_at + ttl_s)
+        expires_at = None if ttl_s is None else asked_at + ttl_s
+        return Lease(held.lease.subnets, attrs, expires_at, created=held.key.create_revision)
 
     async def _extend(self, etcd_lease: int) -> tuple[int, int]:
         """The etcd lease with its time to live restored, or a new one in place of one that is gone or too short."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from flanneld.config import NetworkConfig, parse_network
 from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, overlap
-from flanneld.store import LeaseLost, NetworkNotConfigured, choose_claim, owns
+from flanneld.store import Claim, LeaseLost, NetworkNotConfigured, Snapshot, choose_claim, choose_hold, holder, owns
 
 LEASE_TTL_S = 86400
 
@@ -20,25 +20,40 @@ class MemoryCluster:
 
     def __init__(self, config: str | None = None) -> None:
         """`config` is the network config, JSON; None: not written yet."""
-        self.config = config
+        self._config = config
+        self._writes = 0
         self._leases: dict[Subnets, Lease] = {}
         self._changed = asyncio.Event()
 
+    @property
+    def config(self) -> str | None:
+        return self._config
+
+    def configure(self, config: str | None) -> None:
+        """Write the network config, or delete it."""
+        self._config = config
+        self._announce()
+
     def snapshot(self) -> tuple[Leases, asyncio.Event]:
-        """The leases as they are, and what will be set once they have changed."""
+        """The leases as they are, and what will be set once anything has changed."""
         return MappingProxyType(dict(self._leases)), self._changed
 
     def put(self, lease: Lease) -> None:
         """Write a lease, over whatever is there; without an expiry it is a reservation."""
-        self._leases[lease.subnets] = lease
+        self._writes += 1
+        before = self._leases.get(lease.subnets)
+        self._leases[lease.subnets] = replace(lease, created=before.created if before else self._writes)
         self._announce()
 
-    def create(self, lease: Lease) -> bool:
-        """Write a lease unless somebody else holds part of its subnets."""
-        if any(overlap(lease.subnets, other.subnets) and not owns(lease.attrs, other) for other in self._leases.values()):
-            return False
+    def write(self, lease: Lease, over: Lease | None) -> Lease | None:
+        """Write a lease over exactly that one, or where there is none; None: it has changed, or another holds part of the subnets."""
+        if self._leases.get(lease.subnets) != over:
+            return None
+        others = (other for other in self._leases.values() if other != over)
+        if any(overlap(lease.subnets, other.subnets) and not owns(lease.attrs, other) for other in others):
+            return None
         self.put(lease)
-        return True
+        return self._leases[lease.subnets]
 
     def remove(self, subnets: Subnets) -> None:
         """Delete a lease; nothing happens when there is none."""
@@ -65,28 +80,37 @@ class MemoryLeaseStore:
             raise NetworkNotConfigured("the network has no config yet")
         return parse_network(self._cluster.config)
 
-    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, prefer: Subnets = ()) -> Lease:
+    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None) -> Lease:
         attempt = 0
         while True:
             held, _ = self._cluster.snapshot()
             # As over a network, the list is old when the claim arrives.
             await asyncio.sleep(0)
-            claim = choose_claim(network, held.values(), attrs, prefer, attempt)
-            for misfit in claim.misfits:
-                await self.release(misfit)
-            lease = Lease(claim.subnets, attrs, self._now() + LEASE_TTL_S)
-            if claim.ours is not None and claim.ours.expires_at is None:
-                lease = replace(lease, expires_at=None)
-            if self._cluster.create(lease):
-                return lease
+            written = await self._write(choose_claim(network, held.values(), attrs, former, attempt), attrs)
+            if written is not None:
+                return written
             attempt += 1
+
+    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+        while True:
+            held, _ = self._cluster.snapshot()
+            await asyncio.sleep(0)
+            written = await self._write(choose_hold(held.values(), lease, attrs), attrs)
+            if written is not None:
+                return written
+
+    async def _write(self, claim: Claim, attrs: LeaseAttrs) -> Lease | None:
+        for misfit in claim.misfits:
+            await self.release(misfit)
+        reserved = claim.ours is not None and claim.ours.expires_at is None
+        return self._cluster.write(Lease(claim.subnets, attrs, None if reserved else self._now() + LEASE_TTL_S), claim.ours)
 
     async def renew(self, lease: Lease) -> Lease:
         held = self._held(lease)
         if held.expires_at is not None:
             held = replace(held, expires_at=self._now() + LEASE_TTL_S)
             self._cluster.put(held)
-        return replace(lease, expires_at=held.expires_at)
+        return replace(lease, expires_at=held.expires_at, created=held.created)
 
     async def release(self, lease: Lease) -> None:
         try:
@@ -99,11 +123,12 @@ class MemoryLeaseStore:
     async def leases(self) -> Leases:
         return self._cluster.snapshot()[0]
 
-    async def watch(self) -> AsyncGenerator[Leases, None]:
-        shown: Leases | None = None
+    async def watch(self) -> AsyncGenerator[Snapshot, None]:
+        shown: Snapshot | None = None
         while True:
             held, changed = self._cluster.snapshot()
-            present = MappingProxyType({subnets: replace(lease, expires_at=None) for subnets, lease in held.items()})
+            leases = MappingProxyType({subnets: replace(lease, expires_at=None) for subnets, lease in held.items()})
+            present = Snapshot(leases, self._cluster.config)
             if present != shown:
                 shown = present
                 yield present
@@ -114,5 +139,5 @@ class MemoryLeaseStore:
         if held is None:
             raise LeaseLost(f"lease {lease} is gone")
         if not owns(lease.attrs, held):
-            raise LeaseLost(f"lease {lease} is held by {'+'.join(map(str, held.attrs.public_ips))}")
+            raise LeaseLost(f"lease {lease} is held by {holder(held)}")
         return held

@@ -57,7 +57,7 @@ async def put_with_ttl(world: EtcdWorld, attrs: str, ttl_s: int) -> int:
 
 
 async def test_a_claim_is_written_as_flannel_writes_it(world: EtcdWorld) -> None:
-    await world.store().acquire(NETWORK, host(1, data='{"VNI":1,"VtepMAC":"fa:4f:bb:a6:ee:c4"}'), prefer=SUBNET)
+    await world.store().acquire(NETWORK, host(1, data='{"VNI":1,"VtepMAC":"fa:4f:bb:a6:ee:c4"}'), wish(SUBNET))
     key, value = world.server.ctl("get", "--prefix", world.prefix).split("\n", 1)
     assert key == f"{world.prefix}/subnets/10.5.72.0-24"
     assert value == (
@@ -67,7 +67,7 @@ async def test_a_claim_is_written_as_flannel_writes_it(world: EtcdWorld) -> None
 
 async def test_a_claim_is_attached_to_an_etcd_lease_of_a_day_which_renewal_extends(world: EtcdWorld) -> None:
     client, store = world.client(), world.store()
-    lease = await store.acquire(NETWORK, host(1), prefer=SUBNET)
+    lease = await store.acquire(NETWORK, host(1), wish(SUBNET))
     written = await client.get(world.key(SUBNET))
     assert written is not None
     assert await client.time_to_live(written.lease) == pytest.approx(DAY_S, abs=60)
@@ -90,7 +90,7 @@ async def test_a_lease_that_is_about_to_expire_is_renewed_in_time(world: EtcdWor
 
 async def test_renew_of_a_key_whose_etcd_lease_was_revoked_says_that_it_is_lost(world: EtcdWorld) -> None:
     store = world.store()
-    lease = await store.acquire(NETWORK, host(1), prefer=SUBNET)
+    lease = await store.acquire(NETWORK, host(1), wish(SUBNET))
     written = await world.client().get(world.key(SUBNET))
     assert written is not None
     await world.client().revoke(written.lease)
@@ -100,7 +100,7 @@ async def test_renew_of_a_key_whose_etcd_lease_was_revoked_says_that_it_is_lost(
 
 async def test_a_lost_claim_leaves_no_etcd_lease_behind(world: EtcdWorld) -> None:
     before = set(world.server.ctl("lease", "list").split())
-    await asyncio.gather(*(world.store().acquire(NETWORK, host(1 + n), prefer=SUBNET) for n in range(5)))
+    await asyncio.gather(*(world.store().acquire(NETWORK, host(1 + n), wish(SUBNET)) for n in range(5)))
     assert (
         len(set(world.server.ctl("lease", "list").split()) - before - {"found", "leases"}) <= 6
     )  # 5, and the count that it prints
@@ -108,7 +108,7 @@ async def test_a_lost_claim_leaves_no_etcd_lease_behind(world: EtcdWorld) -> Non
 
 async def test_two_stores_of_one_host_that_race_end_with_one_lease(world: EtcdWorld) -> None:
     stores = [world.store() for _ in range(4)]
-    leases = await asyncio.gather(*(store.acquire(NETWORK, host(1), prefer=SUBNET) for store in stores))
+    leases = await asyncio.gather(*(store.acquire(NETWORK, host(1), wish(SUBNET)) for store in stores))
     assert {lease.subnets for lease in leases} == {SUBNET}
 
 
@@ -133,14 +133,14 @@ async def test_garbage_is_ignored_named_once_and_never_handed_out(
     store = world.store()
     async with watching(store) as watch:
         assert await until(watch, 0) == {}
-        lease = await store.acquire(NETWORK, host(1), prefer=SUBNET)
+        lease = await store.acquire(NETWORK, host(1), wish(SUBNET))
         assert lease.subnets != SUBNET
         assert set(await until(watch, 1)) == {lease.subnets}
     assert phrases(caplog) == ["lease ignored"] * 2
 
 
 async def test_a_key_that_turns_into_garbage_is_no_lease_any_more(world: EtcdWorld) -> None:
-    await world.store().acquire(NETWORK, host(1), prefer=SUBNET)
+    await world.store().acquire(NETWORK, host(1), wish(SUBNET))
     async with watching(world.store()) as watch:
         await until(watch, 1)
         world.server.ctl("put", world.key(SUBNET), "garbage")
@@ -240,6 +240,6 @@ async def test_options_open_a_store(world: EtcdWorld) -> None:
     options = replace(Options(), etcd_endpoints=("http://127.0.0.1:9", world.server.endpoint), etcd_prefix=f"{world.prefix}/")
     store = open_etcd_store(options)
     assert await store.network() == NETWORK
-    await store.acquire(NETWORK, LeaseAttrs(host(1).public_ips), prefer=SUBNET)
+    await store.acquire(NETWORK, LeaseAttrs(host(1).public_ips), wish(SUBNET))
     assert keys_of(world)[-1] == world.key(SUBNET)
     await store.close()

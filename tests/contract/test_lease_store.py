@@ -58,20 +58,20 @@ async def test_acquire_claims_a_subnet_of_the_network_and_publishes_our_attribut
 
 async def test_acquire_again_is_the_same_lease_with_new_attributes(world: World) -> None:
     first = await world.store().acquire(NETWORK, host(1, data="1"))
-    again = await world.store().acquire(NETWORK, host(1, data="2"), prefer=nets("10.5.200.0/24"))
+    again = await world.store().acquire(NETWORK, host(1, data="2"), wish(nets("10.5.200.0/24")))
     assert again.subnets == first.subnets
     leases = await world.store().leases()
     assert {lease.attrs for lease in leases.values()} == {host(1, data="2")}
 
 
 async def test_a_free_preferred_subnet_is_taken(world: World) -> None:
-    lease = await world.store().acquire(NETWORK, host(1), prefer=nets("10.5.200.0/24"))
+    lease = await world.store().acquire(NETWORK, host(1), wish(nets("10.5.200.0/24")))
     assert lease.subnets == nets("10.5.200.0/24")
 
 
 async def test_a_preferred_subnet_of_another_host_is_not_taken(world: World) -> None:
-    await world.store().acquire(NETWORK, host(1), prefer=nets("10.5.200.0/24"))
-    lease = await world.store().acquire(NETWORK, host(2), prefer=nets("10.5.200.0/24"))
+    await world.store().acquire(NETWORK, host(1), wish(nets("10.5.200.0/24")))
+    lease = await world.store().acquire(NETWORK, host(2), wish(nets("10.5.200.0/24")))
     assert lease.subnets != nets("10.5.200.0/24")
     assert claimable(NETWORK, lease.subnets)
 
@@ -89,7 +89,7 @@ async def test_hosts_that_claim_at_one_instant_all_get_subnets_of_their_own(worl
 async def test_hosts_that_prefer_one_subnet_at_one_instant_do_not_share_it(world: World) -> None:
     stores = [world.store() for _ in range(5)]
     wanted = nets("10.5.200.0/24")
-    leases = await asyncio.gather(*(store.acquire(NETWORK, host(1 + n), wanted) for n, store in enumerate(stores)))
+    leases = await asyncio.gather(*(store.acquire(NETWORK, host(1 + n), wish(wanted)) for n, store in enumerate(stores)))
     assert len({lease.subnets for lease in leases}) == 5
     assert wanted in {lease.subnets for lease in leases}
 

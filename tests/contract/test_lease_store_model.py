@@ -51,7 +51,7 @@ class LeaseModel(RuleBasedStateMachine):
     def acquire(self, attrs: LeaseAttrs, prefer: Subnets) -> None:
         mine = [lease.subnets for lease in self.held.values() if owns(attrs, lease)]
         try:
-            lease = self.run(self.store.acquire(SMALL, attrs, prefer))
+            lease = self.run(self.store.acquire(SMALL, attrs, wish(prefer) if prefer else None))
         except SubnetsExhausted:
             assert not mine
             assert len(self.held) == SMALL.pools[0].size

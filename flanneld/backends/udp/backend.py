@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import ClassVar, Self
 
-from flanneld.backend import BackendError, Network, Refusal, Uplink
+from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
 from flanneld.backends.udp.forward import ENCAPSULATION_SIZE, Endpoint
 from flanneld.backends.udp.proxy import Proxy
 from flanneld.backends.udp.routes import PrefixTable
 from flanneld.backends.udp.sockets import open_icmp, open_underlay
 from flanneld.config import ConfigError, NetworkConfig, read_int
-from flanneld.kernel import Kernel, KernelError, Owner, Route, reconcile
+from flanneld.kernel import Kernel, KernelError, Owner, Route
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.links import adjust_link, disable_autoconf, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
@@ -103,12 +103,16 @@ class UdpNetwork:
         self.proxy.address = subnet.network_address
         self._device.restore()
 
-    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
+    def speaks(self, peer: Lease) -> bool:
+        """Its lease names no method, as flannel's udp does not."""
+        return not peer.attrs.backend_type
+
+    async def reach(self, peers: Collection[Lease]) -> Wanted:
         """Send by a table of these peers from the next packet on."""
         reachable, refused = plan(peers, self._port)
         self.proxy.peers = PrefixTable(reachable)
         self._device.restore()
-        return refused
+        return Wanted({refusal.lease: refusal for refusal in refused}, (self._device.route,))
 
     async def run(self) -> None:
         """Carry packets until cancelled; a TUN that somebody deletes is made again."""
@@ -126,6 +130,9 @@ class UdpNetwork:
     async def _restore(self) -> None:
         self._device.restore()
 
+    def remove(self) -> None:
+        """Nothing: the TUN goes when its context ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -142,6 +149,11 @@ class Device:
         """The TUN, and whatever another method left in the pod network: it would be the longer prefix."""
         return Owner((self.network,), frozenset({self.proxy.tun.index}))
 
+    @property
+    def route(self) -> Route:
+        """The pod network's, through the TUN."""
+        return Route(self.network, self.proxy.tun.index)
+
     def restore(self) -> None:
         """Bring device, address and route to what they should be; what is so already is left alone. Raises KernelError."""
         found = link(self.netlink, self.proxy.tun.name)
@@ -152,7 +164,7 @@ class Device:
         if self.proxy.address is None:
             return
         set_addresses(self.netlink, found.index, (IPv4Interface((self.proxy.address, 32)),))
-        for refused in reconcile(self.kernel, self.owner, {Route(self.network, found.index)}).refused:
+        for refused in self.kernel.add((self.route,)):
             raise refused
 
 
