@@ -5,15 +5,25 @@ A backend is a plan, lease -> entries, around `program`. `hostgw/backend.py` is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import ClassVar, Protocol, Self, TypeAlias
 
 from flanneld import FlanneldError
 from flanneld.config import ConfigError, NetworkConfig
-from flanneld.kernel import Entry, IPInterface, Kernel, KernelError, Owner, Report, reconcile
+from flanneld.kernel import (
+    Entry,
+    IPInterface,
+    Kernel,
+    KernelError,
+    Owner,
+    Report,
+    count_kinds,
+    reconcile,
+)
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
 
 BACKENDS = {
@@ -173,8 +183,10 @@ class Programmed:
     refused: tuple[Refusal, ...]
     """The peers that have no plan, or cannot have what theirs says."""
     report: Report
-    wanted: int
-    """Entries that there should be now."""
+    wanted: Counter[str] = field(default_factory=Counter)
+    """How many entries there should be now, by kind."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """How many of them the kernel refused."""
 
 
 def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted]) -> Programmed:
@@ -201,9 +213,11 @@ def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted]) -> Programm
             claims |= {entry.slot: entry for entry in planned}
     report = reconcile(kernel, owner, wanted)
     unfit: dict[Lease, Refusal] = {}
+    missing: list[Entry] = []
     for error in report.refused:
-        concerned = wanted.get(error.what)
-        if concerned is None:
+        concerned = wanted.get(error.what) if isinstance(error.what, Entry) else None
+        if concerned is None or not isinstance(error.what, Entry):
             raise error
+        missing.append(error.what)
         unfit.setdefault(concerned, Refusal(concerned, f"cannot be programmed: {error}"))
-    return Programmed((*refused, *unfit.values()), report, len(wanted))
+    return Programmed((*refused, *unfit.values()), report, count_kinds(wanted), count_kinds(missing))

@@ -45,6 +45,8 @@ class NetworkConfig:
     enable_nftables: bool = False
     warnings: tuple[str, ...] = ()
     """What was ignored, in words."""
+    text: str = field(default="", compare=False)
+    """As it was written."""
 
     def pool(self, family: Family) -> Pool | None:
         return next((pool for pool in self.pools if pool.family == family), None)
@@ -102,6 +104,7 @@ def parse_network(text: str) -> NetworkConfig:
         backend=MappingProxyType({key: value for key, value in backend.items() if key != "type"}),
         enable_nftables=_read(config, "EnableNFTables", bool) or False,
         warnings=_ignored(written, enabled),
+        text=text,
     )
 
 

@@ -7,32 +7,31 @@ that. What this host cannot do is found out before the lease is claimed, so that
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from flanneld import FlanneldError
-from flanneld.backend import Uplink, load_backend, unknown_keys
 from flanneld.cni_server import JOURNAL, CniServer
 from flanneld.config import ConfigError, NetworkConfig
-from flanneld.firewall import open_firewall
 from flanneld.flags import Options
 from flanneld.health import Health, serve_health
-from flanneld.host import Host, instance_of
-from flanneld.kernel import OWN_ROUTE_PROTOCOL, ROUTE_PROTOCOL, Kernel, Owner, reconcile
-from flanneld.lease import Lease, LeaseAttrs, Subnets, SubnetsExhausted
+from flanneld.host import Host, Pods
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.lock import hold
 from flanneld.linux.netlink import Monitor, Netlink
-from flanneld.linux.uplink import find_uplink
+from flanneld.linux.uplink import find_uplink, follow_uplink
 from flanneld.log import Log
+from flanneld.membership import Membership
+from flanneld.mesh import Mesh
 from flanneld.retry import Backoff, retry
 from flanneld.store import LeaseStore, NetworkNotConfigured, StoreError, StoreUnavailable
 from flanneld.stores.etcd import open_etcd_store
-from flanneld.subnet_env import SubnetEnv, SubnetEnvError, read
 
 log = Log(__name__)
 
@@ -53,34 +52,38 @@ async def run(options: Options) -> None:
         store = open_etcd_store(options)
         stack.push_async_callback(store.close)
         async with asyncio.TaskGroup() as tasks:
-            if options.cni_socket:  # from the start: pods come and go while etcd is away
-                tasks.create_task(CniServer(Path(options.cni_socket), JOURNAL, Path(options.subnet_file)).run())
+            pods = CniServer(Path(options.cni_socket), JOURNAL, Path(options.subnet_file)) if options.cni_socket else None
+            if pods is not None:  # from the start: pods come and go while etcd is away
+                tasks.create_task(pods.run())
             network = await first_network(store)
             health.met("network config")
-            await join(options, network, store, health)
+            await join(options, network, store, health, pods)
 
 
-async def join(options: Options, network: NetworkConfig, store: LeaseStore, health: Health) -> None:
+async def join(options: Options, network: NetworkConfig, store: LeaseStore, health: Health, pods: Pods | None) -> None:
     """Take this host into the network and keep it there; raises FlanneldError."""
-    backend = load_backend(network)
-    for warning in (*network.warnings, *unknown_keys(network, backend)):
-        log.warning("network config", warning=warning)
+    families = [pool.family for pool in network.pools]
     async with AsyncExitStack() as stack:
         netlink = stack.enter_context(Netlink())
-        uplink = find_uplink(netlink, options, [pool.family for pool in network.pools])
-        check_apart(network, uplink)
-        firewall = open_firewall(network.enable_nftables, instance_of(options.etcd_prefix))
+        uplink = find_uplink(netlink, options, families)
         kernel = LinuxKernel(netlink)
         # From here on nothing that happens in the kernel may be missed.
         monitor = stack.enter_context(Monitor(ours={netlink.portid}))
-        for device in backend.devices(network):
-            stack.enter_context(hold(f"device {device}", f"the device {device}, expected another VNI for each network"))
-        attached = await stack.enter_async_context(backend.attach(uplink, network, kernel))
-        former = former_env(Path(options.subnet_file))
-        own = await first_lease(store, network, attached.attrs, former.subnets if former else ())
-        health.met("lease")
-        forget(kernel, former, network)
-        await Host(options, network, own, uplink, attached, kernel, firewall, health).serve(store, monitor)
+        tasks = asyncio.TaskGroup()
+        mesh = Mesh(kernel, tasks)
+        stack.push_async_callback(mesh.close)
+        member = Membership(options, instance_of(options.etcd_prefix), store, kernel, mesh, tasks, health.met)
+        async with tasks:
+            await member.settle(network, uplink, None)
+            await Host(member, store, monitor, health, partial(follow_uplink, netlink, options), pods).run()
+
+
+def instance_of(etcd_prefix: str) -> str:
+    """What tells our firewall chains from another network's on the same host; "", which is flannel's names, by default."""
+    prefix = etcd_prefix.rstrip("/")
+    if prefix == Options().etcd_prefix:
+        return ""
+    return hashlib.sha256(prefix.encode()).hexdigest()[:6]
 
 
 def require_net_admin() -> None:
@@ -137,44 +140,3 @@ async def first_network(store: LeaseStore) -> NetworkConfig:
         Backoff(first_s=0.5, cap_s=2),
         failed=lambda error: log.warning("waiting for network config", why=error),
     )
-
-
-async def first_lease(store: LeaseStore, network: NetworkConfig, attrs: LeaseAttrs, prefer: Subnets) -> Lease:
-    """Wait for a subnet; an exhausted pool is a wait too, since other hosts leave."""
-
-    async def acquire() -> Lease:
-        return await store.acquire(network, attrs, prefer)
-
-    own = await retry(
-        acquire,
-        (SubnetsExhausted, StoreUnavailable),
-        Backoff(first_s=0.5, cap_s=15),
-        failed=lambda error: log.warning("waiting for a subnet", why=error),
-    )
-    log.info("lease acquired", subnet=own, backend=network.backend_type, public_ip=attrs.public_ips[0])
-    return own
-
-
-def former_env(path: Path) -> SubnetEnv | None:
-    """What we had when we last ran; None when the file does not say."""
-    try:
-        return read(path)
-    except SubnetEnvError as error:
-        log.warning("subnet.env ignored", why=error)
-        return None
-
-
-def forget(kernel: Kernel, former: SubnetEnv | None, network: NetworkConfig) -> None:
-    """Remove our routes in pod networks that are not configured any more: from now on nobody looks there."""
-    gone = set(former.networks if former else ()) - {pool.network for pool in network.pools}
-    for protocol in (ROUTE_PROTOCOL, OWN_ROUTE_PROTOCOL):
-        reconcile(kernel, Owner(tuple(gone), protocol=protocol), ())
-
-
-def check_apart(network: NetworkConfig, uplink: Uplink) -> None:
-    """Raise ConfigError when pods would have the addresses of the hosts' own network."""
-    for pool in network.pools:
-        for address in uplink.addresses:
-            if pool.network.version == address.version and pool.network.overlaps(address.network):
-                key = "Network" if pool.family == 4 else "IPv6Network"
-                raise ConfigError(key, f"{pool.network} overlaps the network of the uplink {uplink}, expected another range")

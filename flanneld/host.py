@@ -1,162 +1,255 @@
-"""A host that has its lease: everything that runs until the end, as one TaskGroup; must not know how the parts were opened."""
+"""A host in its pod network: everything that runs until the end, as one TaskGroup; must not know how the parts were opened.
+
+What happens is only ever a reason to look again, at the network config, at the uplink, at the lease. `_settle` compares them with
+what is served, and has `Membership` serve what there is now.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from contextlib import aclosing
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from typing import Protocol
 
-from flanneld import FlanneldError, masquerade, notify
-from flanneld.backend import Network, Uplink
-from flanneld.config import NetworkConfig
-from flanneld.firewall import clear_other
-from flanneld.flags import Options
+from flanneld import FlanneldError, notify
+from flanneld.backend import Uplink
+from flanneld.config import ConfigError, NetworkConfig, parse_network
 from flanneld.health import Health
-from flanneld.keeper import LeaseKeeper
-from flanneld.kernel import OWN_ROUTE_PROTOCOL, Kernel, Owner, Route, RouteKind, reconcile
-from flanneld.lease import Lease, inside
-from flanneld.linux.events import AddressEvent, Event, LinkEvent, Overrun, RouteEvent
+from flanneld.keeper import LeaseKeeper, Listener
+from flanneld.lease import Lease, Subnets, inside
+from flanneld.linux.events import AddressEvent, Event, FdbEvent, LinkEvent, NeighbourEvent, Overrun, RouteEvent
 from flanneld.linux.netlink import Monitor
-from flanneld.log import Log
-from flanneld.masquerade import Firewall, Policy
+from flanneld.log import Log, Once
+from flanneld.membership import Membership, Situation
 from flanneld.peers import PeerLoop
-from flanneld.rules import RuleLoop
-from flanneld.store import LeaseStore
-from flanneld.subnet_env import SubnetEnv, write
+from flanneld.retry import Backoff
+from flanneld.store import LeaseLost, LeaseStore
 
 log = Log(__name__)
 
-BLACKHOLE_METRIC = 1 << 30
-"""Far behind the pod bridge's own route, which it must never displace."""
 SECONDS_PER_MINUTE = 60
+FAREWELL_S = 5.0
+"""From the loss of the lease to our end: for so long probes can read why."""
+UPLINK_LOOK_S = 0.5
+"""How often a lost uplink is looked for: the one that comes in its place is none whose notices we hear."""
+PRECEDENCE_S = 2.0
+"""How long leases wait for a config that came before them."""
+RETIRE_LOOK_S = 2.0
+"""How often it is looked whether a former backend is still needed."""
 
 
-class UplinkLost(FlanneldError):
-    """The interface that peers reach us by has left this host."""
+class Pods(Protocol):
+    """Who serves pods on this host."""
+
+    def pods(self, subnets: Subnets) -> tuple[str, ...]:
+        """Those with an address in these subnets, in words."""
+
+    def subnet_env_changed(self) -> None:
+        """Running pods may have to follow."""
 
 
-def instance_of(etcd_prefix: str) -> str:
-    """What tells our firewall chains from another network's on the same host; "", which is flannel's names, by default."""
-    prefix = etcd_prefix.rstrip("/")
-    if prefix == Options().etcd_prefix:
-        return ""
-    return hashlib.sha256(prefix.encode()).hexdigest()[:6]
-
-
-@dataclass(frozen=True, slots=True)
 class Host:
-    """One host of one pod network, from its lease on."""
+    """One host of one pod network, which it has joined, until cancelled."""
 
-    options: Options
-    network: NetworkConfig
-    own: Lease
-    uplink: Uplink
-    attached: Network
-    kernel: Kernel
-    firewall: Firewall
-    health: Health
+    def __init__(
+        self,
+        member: Membership,
+        store: LeaseStore,
+        monitor: Monitor,
+        health: Health,
+        follow: Callable[[Uplink], Uplink],
+        pods: Pods | None,
+    ) -> None:
+        """`follow` returns what the given uplink has become; raises UplinkError."""
+        self._member = member
+        self._store = store
+        self._monitor = monitor
+        self._health = health
+        self._follow = follow
+        self._pods = pods
+        now = member.situation
+        margin_s = member.options.subnet_lease_renew_margin * SECONDS_PER_MINUTE
+        self.keeper = LeaseKeeper(store, now.own, margin_s, time.time, Listener(self._lease_state, member.remember))
+        self.peers = PeerLoop(now.network, member.mesh, now.own, self._peers_state)
+        self._config: str | None = now.network.text
+        """The network config's text, as the store shows it."""
+        self._look = asyncio.Event()
+        self._looked = asyncio.Event()
+        """Set while nothing is to be looked at."""
+        self._amiss = False
+        """What is served is not what was to be served."""
+        self._said = Once(log)
 
-    async def serve(self, store: LeaseStore, monitor: Monitor) -> None:
-        """Make our subnet usable, then keep lease, peers and rules as they should be until cancelled; raises FlanneldError."""
-        await self.attached.adopt(self.own)
-        rules = await self._first_rules()
-        self.health.met("rules")
-        self._write_subnet_env()
-        self.health.met("subnet.env")
-        margin_s = self.options.subnet_lease_renew_margin * SECONDS_PER_MINUTE
-        keeper = LeaseKeeper(store, self.network, self.own, margin_s, time.time)
-        monitor.only(self._devices)
-
-        def state(why: str) -> None:
-            self._peers_state(why)
-            # The round may have made a device anew, and nobody heard what happened to it since.
-            if monitor.only(self._devices):
-                peers.disturbed()
-
-        peers = PeerLoop(self.network, self.attached, self.own, state)
+    async def run(self) -> None:
+        """Keep lease, methods, peers and rules as they should be until cancelled; raises FlanneldError."""
+        self._monitor.only(self._devices)
+        self._look_again()
         async with asyncio.TaskGroup() as tasks:
-            for part in (keeper.run(), peers.run(), rules.run(), self.attached.run()):
+            for part in (self._keep_lease(), self.peers.run(), self._settle_for_ever(), self._retire_for_ever()):
                 tasks.create_task(part)
-            tasks.create_task(self._follow_store(store, keeper, peers))
-            tasks.create_task(self._follow_kernel(monitor, peers))
+            tasks.create_task(self._follow_store())
+            tasks.create_task(self._follow_kernel())
 
-    async def _first_rules(self) -> RuleLoop:
-        """Pods find rules and routes in place when subnet.env lets them start."""
-        options = self.options
-        policy = Policy(options.ip_masq, options.iptables_forward_rules, not options.ip_masq_fully_random_disable)
-        rule_sets = masquerade.plan((pool.network for pool in self.network.pools), self.own.subnets, policy)
-        await self.firewall.apply(rule_sets)
-        await clear_other(self.firewall, instance_of(options.etcd_prefix))
-        rules = RuleLoop(self.firewall, rule_sets, self._blackhole, options.iptables_resync)
-        self._blackhole()
-        return rules
+    async def _keep_lease(self) -> None:
+        """Keep it; when it is lost for good, say so loudly and long enough, and end."""
+        try:
+            await self.keeper.run()
+        except LeaseLost as error:
+            lost = self.keeper.lease
+            pods = self._pods.pods(lost.subnets) if self._pods else ()
+            log.error("lease lost", subnet=lost, why=error, pods=", ".join(pods) or "none")
+            self._member.disown()
+            await asyncio.sleep(FAREWELL_S)
+            raise
 
-    def _blackhole(self) -> None:
-        """Keep what is for no pod of ours from following the default route out, if that is wanted."""
-        owner = Owner(tuple(pool.network for pool in self.network.pools), protocol=OWN_ROUTE_PROTOCOL)
-        routes = [
-            Route(subnet, kind=RouteKind.BLACKHOLE, protocol=OWN_ROUTE_PROTOCOL, metric=BLACKHOLE_METRIC)
-            for subnet in self.own.subnets
-            if self.options.ip_blackhole_route
-        ]
-        for refused in reconcile(self.kernel, owner, routes).refused:
-            raise refused
+    async def _follow_store(self) -> None:
+        async with aclosing(self._store.watch()) as watch:
+            async for snapshot in watch:
+                if snapshot.config != self._config:
+                    self._config = snapshot.config
+                    self._look_again()
+                    # A peer that changed over did so for this config: it is to be served before the peer is looked at.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(PRECEDENCE_S):
+                            await self._looked.wait()
+                self.keeper.leases(snapshot.leases)
+                self.peers.leases(snapshot.leases)
 
-    def _write_subnet_env(self) -> None:
-        networks = tuple(pool.network for pool in self.network.pools)
-        env = SubnetEnv(networks, self.own.subnets, self.attached.mtu, self.options.ip_masq)
-        write(Path(self.options.subnet_file), env)
+    async def _follow_kernel(self) -> None:
+        async for batch in self._monitor:
+            for news in batch:
+                if (cause := self.concern(news)) is not None:
+                    self.peers.disturbed(cause)
+                    if cause in ("link", "address", "overrun"):
+                        self._look_again()
+
+    def _look_again(self) -> None:
+        self._look.set()
+        self._looked.clear()
+
+    async def _settle_for_ever(self) -> None:
+        backoff = Backoff(first_s=0.2, cap_s=5)
+        pause_s: float | None = None
+        while True:
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+            pause_s = None if await self._settle() else backoff.next()
+            if pause_s is None:
+                backoff.reset()
+            if not self._look.is_set():
+                self._looked.set()
+
+    async def _settle(self) -> bool:
+        """Serve what there is now; false when it has to be tried again."""
+        now = self._member.situation
+        network = self._wanted_network(now.network)
+        uplink = self._present_uplink(now.uplink)
+        own = self.keeper.lease
+        same = (network, network.text, uplink or now.uplink) == (now.network, now.network.text, now.uplink)
+        if same and own.subnets == now.own.subnets and not self._amiss:
+            return uplink is not None
+        self._amiss = True
+        try:
+            now = await self._member.settle(network, uplink or now.uplink, own)
+        except FlanneldError as error:
+            self._said.warning("settle", "change not applied", why=error)
+            return False
+        self._amiss = False
+        self._said.over("settle")
+        self._settled(own, now)
+        return uplink is not None
+
+    def _settled(self, before: Lease, now: Situation) -> None:
+        """Everybody goes by the new situation."""
+        log.info("change applied", backend=now.network.backend_type, uplink=now.uplink, mtu=self._member.mesh.current.mtu)
+        if now.own.subnets != before.subnets:
+            self.keeper.replaced(now.own)
+        self.keeper.publish(now.own.attrs)
+        self.peers.settled(now.network, now.own)
+        if self._pods is not None:
+            self._pods.subnet_env_changed()
+        self._watch_devices()
+
+    def _wanted_network(self, served: NetworkConfig) -> NetworkConfig:
+        """What the store wants, if it can be read; else what is served."""
+        if self._config is None:
+            self._said.warning("config", "network config is gone, keeping what is served")
+            return served
+        if self._config == served.text:
+            return served
+        try:
+            return parse_network(self._config)
+        except ConfigError as error:
+            self._said.warning("config", "network config not applied", why=error)
+            return served
+
+    def _present_uplink(self, served: Uplink) -> Uplink | None:
+        """The uplink as it is now; None while there is none, which is looked for again."""
+        try:
+            uplink = self._follow(served)
+        except FlanneldError as error:
+            self._said.warning("uplink", "uplink lost", uplink=served, why=error)
+            self._health.unmet("uplink", str(error))
+            return None
+        if self._said.over("uplink"):
+            log.info("uplink is back", uplink=uplink)
+        self._health.met("uplink")
+        return uplink
+
+    async def _retire_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(RETIRE_LOOK_S)
+            if await self._member.mesh.retire():
+                self._member.remember(self.keeper.lease)
+                self._watch_devices()
+
+    def _lease_state(self, why: str) -> None:
+        if why:
+            self._health.unmet("lease", why)
+        else:
+            self._health.met("lease")
 
     def _peers_state(self, why: str) -> None:
         """Ready means that peers are programmed; flannel says so before it has looked for any."""
         if why:
-            self.health.unmet("peers", why)
-        elif self.health.met("peers") and not self.health.reasons:
-            log.info("ready", subnet=self.own, mtu=self.attached.mtu)
+            self._health.unmet("peers", why)
+        elif self._health.met("peers") and not self._health.reasons:
+            log.info("ready", subnet=self.keeper.lease, mtu=self._member.mesh.current.mtu)
             notify.ready()
-
-    async def _follow_store(self, store: LeaseStore, keeper: LeaseKeeper, peers: PeerLoop) -> None:
-        async with aclosing(store.watch()) as watch:
-            async for leases in watch:
-                keeper.leases(leases)
-                peers.leases(leases)
-
-    async def _follow_kernel(self, monitor: Monitor, peers: PeerLoop) -> None:
-        async for batch in monitor:
-            if any(map(self.concerned_by, batch)):
-                self._require_uplink()
-                peers.disturbed()
+        self._watch_devices()
 
     @property
     def _devices(self) -> frozenset[int]:
         """What we want to hear of: a busy host's pods are none of it."""
-        return self.attached.owner.devices | {self.uplink.index}
+        return self._member.mesh.owner.devices | {self._member.situation.uplink.index}
 
-    def _require_uplink(self) -> None:
-        """Raise UplinkLost when the interface is gone: all that we published hangs on it, so only a new start can help."""
-        present = self.kernel.link(self.uplink.name)
-        if present is None or present.index != self.uplink.index:
-            raise UplinkLost(f"uplink {self.uplink} is gone, expected it to stay")
+    def _watch_devices(self) -> None:
+        """A round may have made a device anew, and nobody heard what happened to it since."""
+        if self._monitor.only(self._devices):
+            self.peers.disturbed("link")
 
-    def concerned_by(self, news: Event) -> bool:
-        """True if what is ours may not be as we left it; a busy host's other news costs nothing."""
-        owner = self.attached.owner
+    def concern(self, news: Event) -> str | None:
+        """Why what is ours may not be as we left it, in a word; None when the news is not about us."""
+        owner, now = self._member.mesh.owner, self._member.situation
         match news:
             case Overrun():
-                return True
+                return "overrun"
             case LinkEvent(link, _):
                 # A device that goes down takes its routes along without a word.
-                return link.index == self.uplink.index or link.index in owner.devices
+                return "link" if link.index == now.uplink.index or link.index in owner.devices else None
             case AddressEvent(index, _, _):
-                return index == self.uplink.index or index in owner.devices
+                return "address" if index == now.uplink.index or index in owner.devices else None
             case RouteEvent(route, _):
                 # So does a stranger's route that replaces one of ours. What is in our own subnet is about single pods.
-                ours = any(inside(route.destination, subnet) for subnet in self.own.subnets)
-                return owner.owns(route) or (
-                    not ours and any(inside(route.destination, pool.network) for pool in self.network.pools)
-                )
-            case _:
-                return owner.owns(news.entry)
+                ours = any(inside(route.destination, subnet) for subnet in now.own.subnets)
+                strange = not ours and any(inside(route.destination, pool.network) for pool in now.network.pools)
+                return "route" if owner.owns(route) or strange else None
+            case NeighbourEvent(entry, _):
+                return "neighbour" if owner.owns(entry) else None
+            case FdbEvent(entry, _):
+                return "fdb" if owner.owns(entry) else None

@@ -1,86 +1,168 @@
-"""Keeps our own lease: renews it in time, claims it again when it vanishes, gives up when it is another's; must not know etcd."""
+"""Keeps our own lease: renews it in time, claims it again when it vanishes, publishes what changes, gives up when it is another's.
+
+It must not know etcd. Whatever the store has against us for a while, the lease outlives it, and pods go on meanwhile.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 
-from flanneld.config import NetworkConfig
-from flanneld.lease import Lease, Leases, SubnetsExhausted
-from flanneld.log import Log
-from flanneld.retry import Backoff, retry
+from flanneld.lease import Lease, LeaseAttrs, Leases
+from flanneld.log import Log, Once
+from flanneld.retry import Backoff
 from flanneld.store import LeaseLost, LeaseStore, StoreError, owns
 
 log = Log(__name__)
 
 LEAST_RENEWAL_S = 1.0
 """Between two renewals, so that an expiry in the past does not make a loop of them."""
+DISPUTE_S = 5.0
+"""For how long another host's claim on our subnet is disputed: after the store was restored from an old snapshot, each host has to
+find its own again and to give up what it held then."""
+
+
+class LeaseState(Enum):
+    """How it stands with our lease."""
+
+    HELD = "held"
+    MISSING = "missing"
+    """The store does not show it, or shows it as another's; it is being claimed again."""
+    EXPIRED = "expired"
+    """By our clock: for too long the store has not confirmed it, and may have given it to another host."""
+    LOST = "lost"
+    """Another host has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who is told of the lease."""
+
+    state: Callable[[str], None]
+    """What is wrong with it, in words; "" when nothing is."""
+    changed: Callable[[Lease], None]
+    """The claim is another one now, on the same subnets."""
 
 
 class LeaseKeeper:
     """Guards one lease until it is lost for good."""
 
-    def __init__(self, store: LeaseStore, network: NetworkConfig, lease: Lease, margin_s: float, now: Callable[[], float]) -> None:
+    def __init__(self, store: LeaseStore, lease: Lease, margin_s: float, now: Callable[[], float], listener: Listener) -> None:
+        self.lease = lease
+        """As the store has it, but for what is still to be published."""
         self._store = store
-        self._network = network
-        self._lease = lease
+        self._attrs = lease.attrs
         self._margin_s = margin_s
         """Renew at least this long before the expiry (`--subnet-lease-renew-margin`)."""
         self._now = now
-        self._missing = asyncio.Event()
+        self._listener = listener
+        self._missing = False
+        self._lost = False
+        self._wake = asyncio.Event()
+        self._disputed_since: float | None = None
+        self._said = Once(log)
+
+    @property
+    def state(self) -> LeaseState:
+        if self._lost:
+            return LeaseState.LOST
+        if self.lease.expires_at is not None and self._now() > self.lease.expires_at:
+            return LeaseState.EXPIRED
+        return LeaseState.MISSING if self._missing else LeaseState.HELD
 
     def leases(self, leases: Leases) -> None:
         """Take the present leases: ours should be among them, and ours."""
-        present = leases.get(self._lease.subnets)
-        if present is None or not owns(self._lease.attrs, present):
-            self._missing.set()
+        present = leases.get(self.lease.subnets)
+        self._missing = present is None or not (owns(self.lease.attrs, present) or owns(self._attrs, present))
+        if self._missing or self._unpublished:
+            self._wake.set()  # the store answers: no reason to wait any longer
+
+    def publish(self, attrs: LeaseAttrs) -> None:
+        """From now on our lease is to say this."""
+        self._attrs = attrs
+        self._wake.set()
+
+    def replaced(self, lease: Lease) -> None:
+        """We hold another lease now: the network has moved."""
+        self.lease, self._attrs, self._missing = lease, lease.attrs, False
+        self._wake.set()
 
     def renewal_in(self) -> float | None:
         """Seconds until the next renewal: half the time left, or the margin if that is sooner; None for a reservation."""
-        if self._lease.expires_at is None:
+        if self.lease.expires_at is None:
             return None
-        left = self._lease.expires_at - self._now()
+        left = self.lease.expires_at - self._now()
         return max(min(left / 2, left - self._margin_s), LEAST_RENEWAL_S)
 
     async def run(self) -> None:
-        """Keep the lease; raises LeaseLost when another host holds the subnet."""
+        """Keep the lease; raises LeaseLost when another host holds the subnet and does not let go."""
+        backoff = Backoff(first_s=0.1, cap_s=2)
+        pause_s = self.renewal_in()
         while True:
-            step = self._renew
-            if await self._vanished():
-                log.warning("lease missing", subnet=self._lease)
-                step = self._reclaim
-            # Whatever the store has against us now, the lease outlives a good while of it, and pods go on meanwhile.
-            await retry(
-                step,
-                StoreError,
-                Backoff(first_s=0.2, cap_s=30),
-                failed=lambda error: log.warning("lease not extended", subnet=self._lease, why=error),
-            )
+            await self._woken(pause_s)
+            try:
+                await self._step()
+            except StoreError as error:
+                self._said.warning("lease", "lease not extended", subnet=self.lease, why=error)
+                self._tell(str(error) if self.state is LeaseState.EXPIRED else "")
+                pause_s = backoff.next()
+            except LeaseLost as error:
+                self._dispute(error)
+                pause_s = backoff.next()
+            else:
+                self._settled()
+                backoff.reset()
+                pause_s = self.renewal_in()
 
-    async def _vanished(self) -> bool:
-        """Wait until the lease is missing (True) or due for renewal (False)."""
+    @property
+    def _unpublished(self) -> bool:
+        return self._attrs != self.lease.attrs
+
+    async def _woken(self, pause_s: float | None) -> None:
+        """Wait until there is something to do, or so long."""
         try:
-            async with asyncio.timeout(self.renewal_in()):
-                return await self._missing.wait()
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
         except TimeoutError:
-            return False
+            pass
+        self._wake.clear()
 
-    async def _renew(self) -> None:
-        try:
-            self._lease = await self._store.renew(self._lease)
-        except LeaseLost:
-            self._missing.set()
+    async def _step(self) -> None:
+        """Bring the store to what we want it to say; raises StoreError, LeaseLost."""
+        before, attrs = self.lease, self._attrs
+        if self._missing:
+            self._said.warning("missing", "lease missing", subnet=before)
+        if not self._missing and not self._unpublished:
+            try:
+                self.lease = await self._store.renew(before)
+            except LeaseLost:
+                self._missing = True
+        if self._missing or self._unpublished:
+            self.lease = await self._store.hold(before, attrs)
+            if self._missing:
+                log.info("lease claimed again", subnet=self.lease)
+            self._missing = False
+        if (self.lease.created, self.lease.attrs) != (before.created, before.attrs):
+            self._listener.changed(self.lease)
 
-    async def _reclaim(self) -> None:
-        """Claim the same subnet again; its pods have addresses in it, so another one is of no use."""
-        lost = self._lease
-        self._missing.clear()  # before, so that what happens meanwhile is not missed
-        try:
-            got = await self._store.acquire(self._network, lost.attrs, lost.subnets)
-        except SubnetsExhausted as error:
-            raise LeaseLost(f"lease {lost} was lost and cannot be claimed again: {error}") from error
-        if got.subnets != lost.subnets:
-            await self._store.release(got)
-            raise LeaseLost(f"lease {lost} was lost: another host holds the subnet now")
-        self._lease = got
-        log.info("lease claimed again", subnet=got)
+    def _settled(self) -> None:
+        self._disputed_since = None
+        self._said.over("missing")
+        if self._said.over("lease"):
+            log.info("lease extended", subnet=self.lease)
+        self._tell("")
+
+    def _dispute(self, error: LeaseLost) -> None:
+        """Another host has our subnet: raise `error` once it had the time to let go."""
+        now = self._now()
+        self._disputed_since = now if self._disputed_since is None else self._disputed_since
+        self._said.warning("lease", "lease disputed", subnet=self.lease, why=error)
+        self._tell(f"lost: {error}")
+        if now - self._disputed_since > DISPUTE_S:
+            self._lost = True
+            raise error
+
+    def _tell(self, why: str) -> None:
+        self._listener.state(why)

@@ -5,6 +5,7 @@ Entries are compared by value with what the kernel reports, so an implementation
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -86,7 +87,14 @@ class FdbEntry:
         return f"fdb entry {self.mac} to {self.destination} on device {self.device}"
 
 
-Entry: TypeAlias = Route | Neighbour | FdbEntry
+Entry = Route | Neighbour | FdbEntry
+KINDS: dict[type, str] = {Route: "route", Neighbour: "neighbour", FdbEntry: "fdb"}
+"""What the kinds of entries are called, in metrics and in the log."""
+
+
+def count_kinds(entries: Iterable[Entry]) -> Counter[str]:
+    """How many there are of each kind."""
+    return Counter(KINDS[type(entry)] for entry in entries)
 
 
 @dataclass(frozen=True, slots=True)

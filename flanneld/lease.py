@@ -54,7 +54,7 @@ class Lease:
     expires_at: float | None = None
     """Unix seconds by our clock at the time of reading; None: never (a reservation), or not asked for (what `watch` yields)."""
     created: int = 0
-    """The store's number for the creation of this claim: of two claims on the same subnets, the later has the higher; 0: not known."""
+    """The store's number for the creation of this claim: of two on the same subnets the later has the higher; 0: not known."""
 
     def subnet(self, family: Family) -> IPNetwork | None:
         return next((net for net in self.subnets if net.version == family), None)

@@ -1,4 +1,4 @@
-"""The control loop of the data path: whatever happens, bring the attached network to the present peers; must not know any backend.
+"""The control loop of the data path: whatever happens, bring the mesh to the present peers; must not know any backend.
 
 Level, not edge: a lease change, a kernel notification, a failure and the first start all end in one `apply` of the whole set.
 """
@@ -6,20 +6,31 @@ Level, not edge: a lease change, a kernel notification, a failure and the first 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from types import MappingProxyType
 
 from flanneld import FlanneldError
-from flanneld.backend import Network, Refusal
+from flanneld.backend import Programmed, Refusal
 from flanneld.config import NetworkConfig
+from flanneld.kernel import count_kinds
 from flanneld.lease import IPAddress, Lease, Leases, inside, overlap
 from flanneld.log import Log, Once
+from flanneld.mesh import Mesh
 from flanneld.retry import Backoff
 from flanneld.store import owns
+from flanneld.tally import Histogram
 
 log = Log(__name__)
 
 BROADCAST = IPv4Address("255.255.255.255")
+TRUST_S = 2.0
+"""Once a store that had forgotten us knows us again, others get so long to be known again too."""
+MANY_REPAIRS, REPAIRS_S = 20, 10.0
+"""More repairs than that in so many seconds: somebody else works against us, and we slow down."""
 
 
 def eligible(network: NetworkConfig, own: Lease, leases: Leases) -> tuple[list[Lease], list[Refusal]]:
@@ -45,29 +56,82 @@ def is_one_host(address: IPAddress) -> bool:
     return not (address.is_multicast or address.is_unspecified or address.is_loopback or address == BROADCAST)
 
 
-class PeerLoop:
-    """Applies the latest leases to one attached network, as often as something asks for it, and again after a failure."""
+def believed(present: Leases, before: Leases) -> Leases:
+    """What to go by while the store has lost its memory: what it says, and what it said before and nothing contradicts."""
+    told = [subnet for subnets in present for subnet in subnets]
+    kept = {subnets: lease for subnets, lease in before.items() if not overlap(subnets, told)}
+    return MappingProxyType({**kept, **present})
 
-    def __init__(self, network: NetworkConfig, attached: Network, own: Lease, state: Callable[[str], None]) -> None:
+
+@dataclass(slots=True)
+class Rounds:
+    """What the loop has done since it began, for those who report it."""
+
+    duration: Histogram = field(default_factory=Histogram)
+    failed: int = 0
+    repairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Entries put back or taken out because of what happened in the kernel, by kind and cause."""
+    peers: int = 0
+    """Programmed in the last round that succeeded."""
+    refused: int = 0
+    wanted: Counter[str] = field(default_factory=Counter)
+    """Entries that there should be, by kind."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """How many of them are not there."""
+
+
+class PeerLoop:
+    """Applies the latest leases to the mesh, as often as something asks for it, and again after a failure."""
+
+    def __init__(
+        self,
+        network: NetworkConfig,
+        mesh: Mesh,
+        own: Lease,
+        state: Callable[[str], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rounds = Rounds()
         self._network = network
-        self._attached = attached
+        self._mesh = mesh
         self._own = own
         self._state = state
         """Told what keeps peers from being programmed; "" when nothing does."""
+        self._now = now
         self._leases: Leases | None = None
+        self._before_loss: Leases | None = None
+        """What the store said before it forgot us; None: it did not."""
+        self._trust_at: float | None = None
+        self._causes: set[str] = set()
+        self._news = True
+        """Leases or our own situation have changed since the last round that succeeded."""
         self._wanted = asyncio.Event()
         self._backoff = Backoff(first_s=0.1, cap_s=10)
+        self._calm = Calm(now)
         self._refused: frozenset[str] = frozenset()
         self._ready = False
         self._said = Once(log)
 
     def leases(self, leases: Leases) -> None:
         """Take the present leases."""
+        known = self._own.subnets in leases
+        if known and self._before_loss is not None and self._trust_at is None:
+            self._trust_at = self._now() + TRUST_S
+        elif not known and self._leases is not None and self._own.subnets in self._leases:
+            self._before_loss = believed(self._leases, self._before_loss or {})
+            self._trust_at = None
         self._leases = leases
+        self._news = True
         self._wanted.set()
 
-    def disturbed(self) -> None:
+    def settled(self, network: NetworkConfig, own: Lease) -> None:
+        """From now on we are this host of that network."""
+        self._network, self._own, self._news = network, own, True
+        self._wanted.set()
+
+    def disturbed(self, cause: str) -> None:
         """Something in the kernel may not be as we left it."""
+        self._causes.add(cause)
         self._wanted.set()
 
     async def run(self) -> None:
@@ -81,19 +145,38 @@ class PeerLoop:
                 pass
             self._wanted.clear()
             if self._leases is not None:
-                pause_s = await self._apply(self._leases)
+                pause_s = await self._apply(self._present(self._leases))
+                await asyncio.sleep(self._calm.pause_s())
+
+    def _present(self, leases: Leases) -> Leases:
+        """The leases to go by: a store without our own lease has forgotten more than that."""
+        if self._before_loss is None:
+            return leases
+        if self._trust_at is not None and self._now() >= self._trust_at:
+            self._before_loss = self._trust_at = None
+            return leases
+        return believed(leases, self._before_loss)
 
     async def _apply(self, leases: Leases) -> float | None:
-        """One round; returns after how many seconds to try again, None when all is done."""
+        """One round; returns after how many seconds to look again, None when all is done."""
+        causes, self._causes = self._causes, set()
+        news, self._news = self._news, False
         peers, refused = eligible(self._network, self._own, leases)
+        began = time.perf_counter()
         try:
-            beyond = await self._attached.apply(peers)
+            done = await self._mesh.reach(peers)
         except FlanneldError as error:
+            self.rounds.failed += 1
+            self._causes |= causes
+            self._news |= news
             self._said.warning("peers", "peers not programmed", why=error)
             self._state(str(error))
             return self._backoff.next()
-        unreachable = self._say_refused((*refused, *beyond))
-        self._said.info("peers", "peers programmed", peers=len(peers) - len(beyond), refused=len(refused) + len(beyond))
+        self.rounds.duration.observe(time.perf_counter() - began)
+        if not news:
+            self._say_repaired(done, causes)
+        unreachable = self._say_refused((*refused, *done.refused))
+        self._note(done, len(peers), len(refused))
         if not unreachable or self._ready:
             # A newcomer that cannot be reached is its own fault and its own unreadiness; it must not take ready hosts down.
             self._ready = True
@@ -103,7 +186,24 @@ class PeerLoop:
         if unreachable:
             return self._backoff.next()
         self._backoff.reset()
-        return None
+        return None if self._trust_at is None else max(self._trust_at - self._now(), 0)
+
+    def _note(self, done: Programmed, peers: int, refused: int) -> None:
+        self.rounds.peers = peers - len(done.refused)
+        self.rounds.refused = refused + len(done.refused)
+        self.rounds.wanted, self.rounds.missing = done.wanted, done.missing
+        self._said.info("peers", "peers programmed", peers=self.rounds.peers, refused=self.rounds.refused)
+
+    def _say_repaired(self, done: Programmed, causes: Iterable[str]) -> None:
+        """What was put right although nothing had changed but the kernel."""
+        why = "+".join(sorted(causes))
+        if not why or not done.report.changed:
+            return
+        changed = count_kinds((*done.report.added, *done.report.removed))
+        for kind, count in changed.items():
+            self.rounds.repairs[kind, why] += count
+        if self._calm.repaired():
+            log.warning("repaired", cause=why, **{f"{kind}s": count for kind, count in sorted(changed.items())})
 
     def _say_refused(self, refused: Iterable[Refusal]) -> list[str]:
         """Log each refusal when it is new; returns the words of those that count against readiness."""
@@ -114,3 +214,31 @@ class PeerLoop:
                 say("peer refused", peer=refusal.lease, why=refusal.why)
         self._refused = frozenset(now)
         return [words for words, refusal in now.items() if not refusal.foreign]
+
+
+class Calm:
+    """Keeps two programs that undo each other's work from filling the log and the processor."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._at: deque[float] = deque(maxlen=MANY_REPAIRS)
+        self._backoff = Backoff(first_s=0.1, cap_s=5)
+
+    def repaired(self) -> bool:
+        """Count one repair; true if it is worth a line in the log: the first of too many says so itself, the others do not."""
+        crowded = self._crowded
+        self._at.append(self._now())
+        if self._crowded and not crowded:
+            log.error("another program keeps changing what is ours", repairs=MANY_REPAIRS, within_s=REPAIRS_S)
+        return not self._crowded
+
+    def pause_s(self) -> float:
+        """How long to leave things as they are before the next round."""
+        if self._crowded:
+            return self._backoff.next()
+        self._backoff.reset()
+        return 0.0
+
+    @property
+    def _crowded(self) -> bool:
+        return len(self._at) == MANY_REPAIRS and self._now() - self._at[0] < REPAIRS_S

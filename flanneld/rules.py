@@ -16,10 +16,12 @@ log = Log(__name__)
 class RuleLoop:
     """Keeps one rule set in one firewall, and what else is to be looked at as often."""
 
-    def __init__(self, firewall: Firewall, rules: Sequence[RuleSet], blackhole: Callable[[], None], resync_s: float) -> None:
-        self._firewall = firewall
-        self._rules = rules
-        self._blackhole = blackhole
+    def __init__(self, firewall: Firewall, rules: Sequence[RuleSet], upkeep: Callable[[], None], resync_s: float) -> None:
+        self.firewall = firewall
+        self.rules = rules
+        self.restored = 0
+        """How often the rules had to be put back."""
+        self._upkeep = upkeep
         """Synchronous and repeatable; raises FlanneldError."""
         self._resync_s = resync_s
         """The firewall tells of most changes, but iptables-legacy of none."""
@@ -33,7 +35,7 @@ class RuleLoop:
             tasks.create_task(self._apply_for_ever())
 
     async def _listen(self) -> None:
-        async with aclosing(self._firewall.changes()) as changes:
+        async with aclosing(self.firewall.changes()) as changes:
             async for _ in changes:
                 self._touched.set()
 
@@ -49,10 +51,11 @@ class RuleLoop:
 
     async def _apply(self) -> None:
         with self._saying("rules not programmed"):
-            if await self._firewall.apply(self._rules):
+            if await self.firewall.apply(self.rules):
+                self.restored += 1
                 log.warning("rules restored")
-        with self._saying("blackhole route not programmed"):
-            self._blackhole()
+        with self._saying("upkeep failed"):
+            self._upkeep()
 
     @contextmanager
     def _saying(self, failure: str) -> Iterator[None]:

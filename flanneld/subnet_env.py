@@ -91,7 +91,12 @@ def read(path: Path) -> SubnetEnv | None:
 
 
 def write(path: Path, env: SubnetEnv) -> None:
-    """Replace the file at once (mode 0644), making its directory (0755) when there is none; raises SubnetEnvError."""
+    """Replace the file at once; raises SubnetEnvError."""
+    replace_file(path, render(env))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file at once (mode 0644), making its directory (0755) when there is none; raises SubnetEnvError."""
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
@@ -99,7 +104,7 @@ def write(path: Path, env: SubnetEnv) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(render(env))
+                file.write(text)
                 file.flush()
                 os.fchmod(handle, 0o644)
                 os.fsync(handle)

@@ -1,7 +1,8 @@
 """flannel: fills in what this host's lease says, and lets another plugin do the work: `bridge`, or the one that is configured.
 
 Keys, defaults and the file kept for DEL are the reference's (flannel-io/cni-plugin): either can follow on the other. Done
-otherwise: a bridge whose address is from an earlier lease gets the new one, and CHECK, GC and STATUS are for real.
+otherwise: a bridge whose address is from an earlier lease gets the new one, pods that run follow when the lease's MTU changes
+(`cni.mtu`), no route promises more than the delegate's own `mtu`, and CHECK, GC and STATUS are for real.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Flannel:
     ipam: Config
     delegate: Config
 
+    @property
+    def mtu_from(self) -> str:
+        """The file whose MTU the pod's is, now and later; empty: the delegate's configuration says one."""
+        return "" if "mtu" in self.delegate else str(self.subnet_file)
+
 
 def parse(request: Request, node: Node) -> Flannel:
     """Raises CniError (2, 7)."""
@@ -75,7 +81,7 @@ def delegate_config(request: Request, config: Flannel, env: SubnetEnv) -> dict[s
         **config.delegate,
         "name": request.network,
         "cniVersion": request.version,
-        "ipam": _ipam(config.ipam, env),
+        "ipam": _ipam(config, env),
     }
     if filled["type"] == DEFAULT_DELEGATE:
         filled = {"isGateway": True, "forceAddress": True} | filled
@@ -85,9 +91,12 @@ def delegate_config(request: Request, config: Flannel, env: SubnetEnv) -> dict[s
     return filled | ({"args": args} if args else {})
 
 
-def _ipam(told: Config, env: SubnetEnv) -> dict[str, Any]:
+def _ipam(config: Flannel, env: SubnetEnv) -> dict[str, Any]:
+    told, own = config.ipam, config.delegate.get("mtu")
+    # A route's MTU counts, and not its interface's: what is larger than the latter would be dropped, and nobody told.
+    mtu = min(own, env.mtu) if isinstance(own, int) and own > 0 else env.mtu
     ranges = [[{"subnet": str(subnet)}] for subnet in env.subnets]  # instead of what is told, as in the reference
-    routes = [*(told.get("routes") or ()), *({"dst": str(network), "mtu": env.mtu} for network in env.networks)]
+    routes = [*(told.get("routes") or ()), *({"dst": str(network), "mtu": mtu} for network in env.networks)]
     return {"type": "host-local", **told, "ranges": ranges, "routes": routes}
 
 
@@ -106,8 +115,9 @@ def read_lease(path: Path, code: Code) -> SubnetEnv:
 def add(request: Request, node: Node) -> Result:
     """Keep the delegate's configuration and call it."""
     config = parse(request, node)
-    delegate = delegate_config(request, config, read_lease(config.subnet_file, Code.TRY_LATER))
-    with node.holding(request, HeldFile(str(config.kept))):
+    with node.holding(request, HeldFile(str(config.kept)), mtu_from=config.mtu_from):
+        # Not before it is written down: whoever makes pods follow a lease that changes meanwhile is to find this one.
+        delegate = delegate_config(request, config, read_lease(config.subnet_file, Code.TRY_LATER))
         write_file(config.kept, json.dumps(delegate), mode=0o600)
         return _add_delegate(request, node, delegate)
 

@@ -110,6 +110,10 @@ class Record:
     """Unix seconds."""
     caller: str = ""
     """The plugin that delegated to this one: without its record, or with an unfinished one, nobody needs this."""
+    pod: str = ""
+    """NAMESPACE/NAME, if the runtime said so (CNI_ARGS of Kubernetes)."""
+    mtu_from: str | None = None
+    """The subnet.env that the MTU comes from, and follows; empty: from the configuration; None: it is not said."""
 
     @property
     def elements(self) -> tuple[HeldElement, ...]:
@@ -253,6 +257,8 @@ def encode_record(record: Record) -> dict[str, Any]:
         "netns": [netns.path, netns.device, netns.inode] if netns else None,
         "state": record.state,
         "caller": record.caller,
+        "pod": record.pod,
+        **({} if record.mtu_from is None else {"mtu_from": record.mtu_from}),
         "since": round(record.since, 3),
         "addresses": [[address.pool, str(address.ip)] for address in record.of(HeldAddress)],
         "links": [[link.name, link.tied] for link in record.of(HeldLink)],
@@ -271,7 +277,8 @@ def decode_record(told: dict[str, Any]) -> Record:
         *(HeldFile(path) for path in told["files"]),
     )
     netns = Netns(*told["netns"]) if told["netns"] else None
-    return Record(key, plugin, holdings, netns, State(told["state"]), told["since"], told.get("caller", ""))
+    later = told.get("caller", ""), told.get("pod", ""), told.get("mtu_from")  # an earlier version did not write them
+    return Record(key, plugin, holdings, netns, State(told["state"]), told["since"], *later)
 
 
 def _encode_slot(record: Record) -> list[str]:

@@ -88,12 +88,12 @@ class Node:
                     del self._users[container_id], self._locks[container_id]
 
     @contextmanager
-    def holding(self, request: Request, *holdings: Holding) -> Iterator[None]:
+    def holding(self, request: Request, *holdings: Holding, mtu_from: str | None = None) -> Iterator[None]:
         """Write down what the block makes; let it go again if the block fails. Raises CniError when it is held already."""
         former = self.ledger.record(request.key, request.plugin)
         if former is not None:
             self._replace(former, request)
-        record = Record(request.key, request.plugin, holdings, self._netns(request), State.MAKING, caller=request.caller)
+        record = replace(self._record(request, holdings), mtu_from=mtu_from)
         self.ledger.write(record)
         try:
             yield
@@ -104,9 +104,12 @@ class Node:
 
     def hold(self, request: Request, *holdings: Holding) -> Record:
         """Write down what is made at once after; the caller releases it if that fails."""
-        record = Record(request.key, request.plugin, holdings, self._netns(request), State.MADE, caller=request.caller)
+        record = replace(self._record(request, holdings), state=State.MADE)
         self.ledger.write(record)
         return record
+
+    def _record(self, request: Request, holdings: tuple[Holding, ...]) -> Record:
+        return Record(request.key, request.plugin, holdings, self._netns(request), caller=request.caller, pod=request.pod)
 
     def is_same(self, record: Record, netns: int) -> bool:
         """Whether the record is about this namespace; where we could not see it, the path has to do."""

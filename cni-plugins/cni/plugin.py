@@ -69,6 +69,12 @@ class Request:
         return Key(self.network, self.call.container_id, self.call.ifname)
 
     @property
+    def pod(self) -> str:
+        """The pod as Kubernetes calls it, NAMESPACE/NAME; empty when the runtime does not say."""
+        args = self.call.args or {}
+        return f"{args.get('K8S_POD_NAMESPACE', '')}/{args['K8S_POD_NAME']}" if args.get("K8S_POD_NAME") else ""
+
+    @property
     def runtime(self) -> Section:
         """`runtimeConfig`: what the runtime supplies for the capabilities."""
         return self.config.part("runtimeConfig")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -18,7 +18,7 @@ from flanneld import FlanneldError
 from flanneld.backend import Uplink
 from flanneld.flags import Options
 from flanneld.kernel import IPInterface, KernelError, Link, Route, RouteKind
-from flanneld.lease import Family, IPAddress
+from flanneld.lease import Family, IPAddress, family_of
 from flanneld.linux import links
 from flanneld.linux import rtnetlink as rt
 from flanneld.linux.kernel import LinuxKernel
@@ -64,6 +64,19 @@ def find_uplink(nl: Netlink, options: Options, families: Sequence[Family]) -> Up
         except UplinkError as error:
             refused.append(str(error))
     raise UplinkError(f"{'; '.join(refused)}; this host has {', '.join(map(str, host))}")
+
+
+def follow_uplink(nl: Netlink, options: Options, present: Uplink) -> Uplink:
+    """What the uplink has become: the same interface, whatever its name and MTU are now, for as long as it has its addresses.
+
+    Without them, what the flags ask for now. Raises UplinkError, KernelError.
+    """
+    link = links.link_at(nl, present.index)
+    found = {address.ip: address for address in links.addresses(nl, present.index)} if link is not None else {}
+    if link is not None and all(address.ip in found for address in present.addresses):
+        addresses = tuple(found[address.ip] for address in present.addresses)
+        return replace(present, name=link.name, mtu=link.mtu, addresses=addresses)
+    return find_uplink(nl, options, [family_of(address.ip) for address in present.addresses])
 
 
 def _reachable(addresses: Sequence[IPInterface]) -> tuple[IPInterface, ...]:

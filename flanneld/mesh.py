@@ -1,0 +1,236 @@
+"""All methods of reaching peers that are live on this host, and the one reconcile for them; must not know where leases come from.
+
+As a rule there is one. After the backend was changed there are two, until no peer is left that speaks the former one: each peer's
+lease says which it speaks, and packets come in by either. So hosts change over one by one, and no packet is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
+
+from flanneld import FlanneldError
+from flanneld.backend import Backend, Network, Programmed, Refusal, Uplink, Wanted, load_backend, program
+from flanneld.config import NetworkConfig
+from flanneld.kernel import Kernel, Owner
+from flanneld.lease import Lease
+from flanneld.linux.lock import hold
+from flanneld.log import Log
+
+log = Log(__name__)
+
+LINGER_S = 10.0
+"""A method that no peer speaks any more stays so long: peers hear of our new lease some time after we heard of theirs."""
+
+
+@dataclass(slots=True)
+class Live:
+    """One attached method."""
+
+    config: NetworkConfig
+    uplink: Uplink
+    devices: tuple[str, ...]
+    attached: Network
+    resources: AsyncExitStack
+    spoken_at: float
+    """When a peer last spoke it."""
+
+    def is_of(self, config: NetworkConfig, uplink: Uplink) -> bool:
+        """True if this is what that config asks for over that uplink."""
+        return self.uplink == uplink and same_method(self.config, config)
+
+
+def same_method(a: NetworkConfig, b: NetworkConfig) -> bool:
+    """True if both configs ask for the same of a backend."""
+    return (a.pools, a.backend_type, a.backend) == (b.pools, b.backend_type, b.backend)
+
+
+@dataclass(slots=True)
+class Mesh:
+    """The methods, the present one first. Calls wait for each other."""
+
+    kernel: Kernel
+    tasks: asyncio.TaskGroup
+    """Where user-space data planes run."""
+    now: Callable[[], float] = time.monotonic
+    _live: list[Live] = field(default_factory=list)
+    _own: Lease | None = None
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def current(self) -> Network:
+        """The method that our lease publishes."""
+        return self._live[0].attached
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The texts of the network configs that are served, the present one first."""
+        return tuple(live.config.text for live in self._live)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The live methods' names, the present one first."""
+        return tuple(live.config.backend_type for live in self._live)
+
+    @property
+    def owner(self) -> Owner:
+        """All that is ours in the kernel."""
+        owners = [live.attached.owner for live in self._live]
+        networks = dict.fromkeys(network for owner in owners for network in owner.networks)
+        return Owner(tuple(networks), frozenset[int]().union(*(owner.devices for owner in owners)))
+
+    async def serve(self, config: NetworkConfig, uplink: Uplink, former: Sequence[NetworkConfig] = ()) -> None:
+        """Make this the present method; what was before stays live beside it, and so does `former`, unless it is in the way.
+
+        Raises FlanneldError when it cannot be; then everything is as it was.
+        """
+        async with self._turn:
+            await self._serve(config, uplink, former)
+
+    async def _serve(self, config: NetworkConfig, uplink: Uplink, former: Sequence[NetworkConfig]) -> None:
+        before = list(self._live)
+        chosen = next((live for live in before if live.is_of(config, uplink)), None)
+        if chosen is None:
+            chosen = await self._replace(config, uplink)
+        others = [live for live in before if live in self._live and live is not chosen]
+        self._live = [chosen]
+        known = [live.config for live in others]
+        for live in others:
+            self._live += [live] if live.uplink == uplink else await self._follow(live, uplink)
+        for wanted in former:
+            if not any(same_method(wanted, config) for config in (config, *known)) and may_live_beside(wanted, self._live):
+                self._live += await self._attach_former(wanted, uplink)
+
+    async def adopt(self, own: Lease) -> None:
+        """Take our own subnet into each method; may be repeated. Raises FlanneldError."""
+        async with self._turn:
+            self._own = own
+            for live in self._live:
+                await live.attached.adopt(own)
+
+    async def reach(self, peers: Collection[Lease]) -> Programmed:
+        """Bring the kernel to exactly these peers, each by the method that it speaks. Raises FlanneldError."""
+        async with self._turn:
+            return await self._reach(peers)
+
+    async def _reach(self, peers: Collection[Lease]) -> Programmed:
+        by_method: dict[int, list[Lease]] = {place: [] for place in range(len(self._live))}
+        refused: list[Refusal] = []
+        for peer in peers:
+            place = self._place_of(peer)
+            if place is None:
+                spoken = peer.attrs.backend_type or "udp or alloc"
+                refused.append(Refusal(peer, f"speaks {spoken}, not {' or '.join(self.methods)}", foreign=True))
+            else:
+                by_method[place].append(peer)
+        wants = []
+        for live, spoken_by in zip(list(self._live), by_method.values(), strict=True):
+            if spoken_by:
+                live.spoken_at = self.now()
+            wants.append(await self._wanted(live, spoken_by))
+        done = program(self.kernel, self.owner, wants)
+        return replace(done, refused=(*refused, *done.refused))
+
+    async def retire(self) -> bool:
+        """Take away each former method that nobody has spoken for a while; true if one went. May be repeated."""
+        async with self._turn:
+            done = [live for live in self._live[1:] if self.now() - live.spoken_at > LINGER_S]
+            for live in done:
+                self._live.remove(live)
+                with suppress(FlanneldError):
+                    live.attached.remove()
+                await live.resources.aclose()
+                log.info("former backend retired", backend=live.config.backend_type)
+        return bool(done)
+
+    async def close(self) -> None:
+        """Detach everything; kernel state stays."""
+        while self._live:
+            await self._live.pop().resources.aclose()
+
+    def _place_of(self, peer: Lease) -> int | None:
+        """Which method the peer is to be reached by; one that is ours by name can say best what is wrong with the peer."""
+        for place, live in enumerate(self._live):
+            if live.attached.speaks(peer):
+                return place
+        return 0 if peer.attrs.backend_type and peer.attrs.backend_type == self._live[0].config.backend_type else None
+
+    async def _wanted(self, live: Live, peers: Collection[Lease]) -> Wanted:
+        """What one method needs; trouble with a former one is its peers' trouble only."""
+        try:
+            return await live.attached.reach(peers)
+        except FlanneldError as error:
+            if live is self._live[0]:
+                raise
+            return Wanted({peer: Refusal(peer, f"speaks {live.config.backend_type}, which fails: {error}") for peer in peers})
+
+    async def _replace(self, config: NetworkConfig, uplink: Uplink) -> Live:
+        """Attach a method, after whatever is in its way has been detached, which comes back if that fails."""
+        backend = load_backend(config)
+        in_the_way = [live for live in self._live if excludes(backend, config, live)]
+        for live in in_the_way:
+            self._live.remove(live)
+            await live.resources.aclose()
+        try:
+            chosen = await self._attach(backend, config, uplink)
+        except FlanneldError:
+            for live in in_the_way:
+                self._live.insert(0, await self._attach(load_backend(live.config), live.config, live.uplink))
+            raise
+        for device in {device for live in in_the_way for device in live.devices} - set(chosen.devices):
+            self.kernel.remove_link(device)  # of a family that is not used any more
+        return chosen
+
+    async def _follow(self, live: Live, uplink: Uplink) -> list[Live]:
+        """A former method over another uplink."""
+        await live.resources.aclose()
+        return await self._attach_former(live.config, uplink)
+
+    async def _attach_former(self, config: NetworkConfig, uplink: Uplink) -> list[Live]:
+        try:
+            live = await self._attach(load_backend(config), config, uplink)
+            if self._own is not None:
+                await live.attached.adopt(self._own)
+        except FlanneldError as error:
+            log.warning("former backend not served", backend=config.backend_type, why=error)
+            return []
+        log.info("former backend served", backend=config.backend_type)
+        return [live]
+
+    async def _attach(self, backend: Backend, config: NetworkConfig, uplink: Uplink) -> Live:
+        async with AsyncExitStack() as stack:
+            devices = backend.devices(config)
+            for device in devices:
+                stack.enter_context(hold(f"device {device}", f"the device {device}, expected another VNI for each network"))
+            attached = await stack.enter_async_context(backend.attach(uplink, config, self.kernel))
+            running = self.tasks.create_task(attached.run())
+            stack.push_async_callback(_end, running)
+            return Live(config, uplink, devices, attached, stack.pop_all(), self.now())
+
+
+def excludes(backend: Backend, config: NetworkConfig, live: Live) -> bool:
+    """True if the method cannot be attached beside that one: they would have a device or a port in common."""
+    return config.backend_type == live.config.backend_type and (
+        not live.devices or bool(set(backend.devices(config)) & set(live.devices))
+    )
+
+
+def may_live_beside(former: NetworkConfig, live: Iterable[Live]) -> bool:
+    """True if a former method is in nobody's way and carries the same families."""
+    present = list(live)
+    families = [pool.family for pool in present[0].config.pools]
+    if [pool.family for pool in former.pools] != families:
+        return False
+    try:
+        backend = load_backend(former)
+    except FlanneldError:
+        return False
+    return not any(excludes(backend, former, other) for other in present)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
