@@ -19,7 +19,7 @@ import struct
 import threading
 import time
 from array import array
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flanneld import FlanneldError
+from flanneld.lease import IPNetwork
 from flanneld.log import Log, Once
 from flanneld.retry import Backoff, retry
 
@@ -81,7 +82,10 @@ class Plugins(Protocol):
         """Answer one call; never raises, not even ClientGone, which `alive` raises inside the plugin."""
 
     def reconcile(self) -> None:
-        """Let go of what is held for pods that are no more; raises FlanneldError."""
+        """Bring pods to what subnet.env says, let go of what is held for those that are no more; raises FlanneldError."""
+
+    def pods(self, subnets: Collection[IPNetwork]) -> tuple[str, ...]:
+        """Who is attached with an address in these subnets, in words."""
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Yields when somebody touched what `reconcile` keeps."""
@@ -98,6 +102,20 @@ class CniServer:
         self._state = state
         self._subnet_file = subnet_file
         self._said = Once(log)
+        self._plugins: Plugins | None = None
+        self._touched = asyncio.Event()
+        self.serving = asyncio.Event()
+        """Set while clients are listened to."""
+
+    def subnet_env_changed(self) -> None:
+        """Let pods that run follow the new file now, and not within a minute. For the event loop's thread."""
+        self._touched.set()
+
+    def pods(self, subnets: Collection[IPNetwork]) -> tuple[str, ...]:
+        """Who is attached with an address in these subnets, in words ("default/web-1 (10.244.5.7)"); nobody that is known of
+        before another process has let go of the journal.
+        """
+        return () if self._plugins is None else self._plugins.pods(subnets)
 
     async def run(self) -> None:
         """Serve until cancelled. Another process that has the node's journal is waited for: an older daemon, a call's stand-in."""
@@ -111,24 +129,26 @@ class CniServer:
             Backoff(first_s=0.1, cap_s=1),
             failed=lambda error: log.warning("CNI is not served", why=error),
         )
+        self._plugins = plugins
         try:
             gc.freeze()  # what is loaded stays: not to be looked through again each time that pods have made enough objects
             await asyncio.to_thread(self._reconcile, plugins)
             with listening(self._path) as listener, conversing(listener, plugins):
                 log.info("CNI is served", socket=self._path)
+                self.serving.set()
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._reconcile_for_ever(plugins))
         finally:
+            self.serving.clear()
+            self._plugins = None
             await asyncio.shield(asyncio.to_thread(plugins.close))
 
     async def _reconcile_for_ever(self, plugins: Plugins) -> None:
-        touched = asyncio.Event()
-
         async def listen() -> None:
             try:
                 async with aclosing(plugins.changes()) as changes:
                     async for _ in changes:
-                        touched.set()
+                        self._touched.set()
             except FlanneldError as error:  # no nftables in this kernel, say: then it is looked from time to time
                 log.warning("packet table not watched", why=error)
 
@@ -137,8 +157,8 @@ class CniServer:
             while True:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(RECONCILE_S):
-                        await touched.wait()
-                touched.clear()
+                        await self._touched.wait()
+                self._touched.clear()
                 await asyncio.to_thread(self._reconcile, plugins)
 
     def _reconcile(self, plugins: Plugins) -> None:

@@ -60,6 +60,7 @@ class Membership:
     rules: RuleLoop | None = None
     _ruling: asyncio.Task[None] | None = None
     _memory: Remembered | None = None
+    _disowned: bool = False
     _said: Once = field(default_factory=lambda: Once(log))
 
     @property
@@ -120,7 +121,8 @@ class Membership:
                 self._said.warning("memory", "memory not written", why=error)
 
     def disown(self) -> None:
-        """The subnet is another host's now: no pod may be started in it any more."""
+        """The subnet is another host's now: no pod may be started in it any more. Nothing is settled after this."""
+        self._disowned = True
         with suppress(OSError):
             self.subnet_file.unlink(missing_ok=True)
             beside(self.subnet_file).unlink(missing_ok=True)
@@ -165,6 +167,8 @@ class Membership:
 
     def _upkeep(self, network: NetworkConfig, own: Lease) -> None:
         """What nobody tells us of when it is lost; may be repeated. Raises FlanneldError."""
+        if self._disowned:
+            return
         self._blackhole(network, own)
         networks = tuple(pool.network for pool in network.pools)
         env = SubnetEnv(networks, own.subnets, self.mesh.current.mtu, self.options.ip_masq)

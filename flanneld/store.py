@@ -84,7 +84,14 @@ class Claim:
     ours: Lease | None
     """Our present lease on exactly these subnets, to be refreshed; None: nobody holds them, create."""
     misfits: tuple[Lease, ...]
-    """Leases of ours that do not fit the network config any more, to be deleted."""
+    """Leases of ours that we have no use for any more, to be deleted."""
+    rivals: tuple[Lease, ...] = ()
+    """Other hosts' leases that are in the way: after our misfits are deleted, which may be in theirs, the claim cannot be made."""
+
+    def require_free(self) -> None:
+        """Raise LeaseLost, naming the rivals, if there are any."""
+        if self.rivals:
+            raise LeaseLost(f"lease {'+'.join(map(str, self.subnets))} is held by {' and '.join(map(holder, self.rivals))}")
 
 
 def choose_claim(
@@ -110,18 +117,16 @@ def choose_claim(
 
 
 def choose_hold(leases: Iterable[Lease], lease: Lease, attrs: LeaseAttrs) -> Claim:
-    """Decide how to claim exactly the subnets of `lease`; raises LeaseLost, naming who holds any part of them."""
-    others, ours, misfits = [], None, []
+    """Decide how to claim exactly the subnets of `lease`."""
+    rivals, ours, misfits = [], None, []
     for one in leases:
         if one.subnets == lease.subnets and is_ours(attrs, lease, one):
             ours = one
         elif is_ours(attrs, lease, one):
             misfits.append(one)
         elif overlap(one.subnets, lease.subnets):
-            others.append(one)
-    if others:
-        raise LeaseLost(f"lease {lease} is held by {' and '.join(map(holder, others))}")
-    return Claim(lease.subnets, ours, tuple(misfits))
+            rivals.append(one)
+    return Claim(lease.subnets, ours, tuple(misfits), tuple(rivals))
 
 
 def holder(lease: Lease) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flanneld import FlanneldError
 from flanneld.cni_server import REQUEST, RESPONSE
+from flanneld.lease import IPNetwork
 
 ENVIRON = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_ARGS": "A=B;C=D=E", "CNI_EMPTY": ""}
 
@@ -58,6 +59,9 @@ class Plugins:
         self.reconciled += 1
         if self.failing:
             raise FlanneldError("no nftables")
+
+    def pods(self, subnets: Collection[IPNetwork]) -> tuple[str, ...]:
+        return tuple(f"pod in {subnet}" for subnet in subnets)
 
     async def changes(self) -> AsyncGenerator[None, None]:
         if self.deaf:

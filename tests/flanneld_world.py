@@ -201,12 +201,12 @@ class World:
             assert len(one.lines()) <= MOST_LINES, f"a flood: {one}"
 
 
-def run(host: LabHost, line: str, *, check: bool = True) -> str:
+def run(host: Place, line: str, *, check: bool = True) -> str:
     """What a command prints."""
     return host.run(line.split(), check=check).stdout
 
 
-def show(host: LabHost, line: str, *, check: bool = True) -> list[dict[str, Any]]:
+def show(host: Place, line: str, *, check: bool = True) -> list[dict[str, Any]]:
     """What `ip` or `bridge` says, without the empty objects with which it leaves things out."""
     program, *arguments = line.split()
     found: list[dict[str, Any]] = json.loads(run(host, f"{program} -j -d {' '.join(arguments)}", check=check) or "[]")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import re
+import signal
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from ctypes import addressof, c_uint32
+from dataclasses import dataclass
 
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
@@ -19,6 +23,8 @@ from lab.place import Place
 from lab.pods import Pod
 
 PATIENCE_S = 10.0
+UNDER_WAY = 3
+"""Echoes that may not have come back when a ping is told to end."""
 ETH_P_ALL = 3
 SO_RCVBUFFORCE = 33
 ETHTOOL_STXCSUM, SIOCETHTOOL = 0x17, 0x8946
@@ -144,3 +150,33 @@ def recomputed(packet: Packet) -> bytes:
             layer.fields.pop(name, None)
     again.clear_cache()
     return bytes(again)
+
+
+@dataclass(slots=True)
+class Echoes:
+    """What became of a steady ping."""
+
+    sent: int = 0
+    answered: int = 0
+
+    @property
+    def lost(self) -> int:
+        return self.sent - self.answered
+
+
+@contextmanager
+def steady_ping(place: Place, address: IPAddress, interval_s: float = 0.01) -> Iterator[Echoes]:
+    """Ping within the context, as often as that; it is counted at its end."""
+    echoes = Echoes()
+    pinging = place.popen(["ping", f"-i{interval_s}", "-W2", str(address)], stdout=subprocess.PIPE)
+    try:
+        yield echoes
+    finally:
+        pinging.send_signal(signal.SIGINT)
+        said, _ = pinging.communicate(timeout=PATIENCE_S)
+    (sent,) = map(int, re.findall(r"(\d+) packets transmitted", said))
+    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)}
+    assert answered, said
+    # It does not wait for the last ones: they are no loss.
+    echoes.sent = max(answered) if sent - max(answered) <= UNDER_WAY else sent
+    echoes.answered = len(answered)

@@ -72,7 +72,7 @@ class Request:
     def pod(self) -> str:
         """The pod as Kubernetes calls it, NAMESPACE/NAME; empty when the runtime does not say."""
         args = self.call.args or {}
-        return f"{args.get('K8S_POD_NAMESPACE', '')}/{args['K8S_POD_NAME']}" if args.get("K8S_POD_NAME") else ""
+        return "/".join(args[name] for name in ("K8S_POD_NAMESPACE", "K8S_POD_NAME") if args.get(name))
 
     @property
     def runtime(self) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +10,9 @@ from cni.engine import Answer, Engine, Raw
 from cni.ledger import Ledger
 from cni.node import Node
 from cni.plugin import load_plugin
+from cni.pod_mtu import PodMtu
+from cni.pods import named
+from cni.result import IPNetwork
 from cni.spec import CniError
 from cni.undertaker import Undertaker
 from flanneld import FlanneldError
@@ -48,6 +51,7 @@ class Service:
             ledger.close()  # or nobody else could open it
             raise
         self._engine = Engine(self.node)
+        self._mtu = PodMtu(self.node)
         for name in USUAL if lasting else ():
             load_plugin(name)
 
@@ -58,13 +62,21 @@ class Service:
         return self._engine.answer(Raw(plugin, environ, stdin, netns), alive)
 
     def reconcile(self) -> None:
-        """Let go of what is held for pods that are no more, and put the packet table right; raises FlanneldError."""
+        """Bring pods to their network's MTU, let go of what is held for those that are no more, and put the packet table right.
+
+        Raises FlanneldError.
+        """
+        self._mtu.follow()
         try:
             gone = self.node.reconcile()
         except CniError as error:
             raise ServiceError(str(error)) from error
         if gone:
             log.info("let go of dead pods", records=gone)
+
+    def pods(self, subnets: Collection[IPNetwork]) -> tuple[str, ...]:
+        """Who is attached with an address in these subnets, in words."""
+        return named(self.node.ledger.records(), subnets)
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Yields when somebody else touched the packet table: a reason to reconcile."""

@@ -58,6 +58,8 @@ def parse(request: Request, kind: sublink.Kind, mac: Mac) -> Sublink:
     """All keys but those that only the kind has; raises CniError (2, 7)."""
     told = request.config
     told.ignore("ipam", *(("mac",) if mac is not Mac.OF_MASTER else ()))
+    if request.caller:  # flannel tells every delegate whether to masquerade, as the reference does
+        told.ignore("ipMasq")
     config = Sublink(
         kind,
         mac,

@@ -260,6 +260,7 @@ class EtcdLeaseStore:
         """Make the claim; None: somebody has been there since `held` was read."""
         for misfit in claim.misfits:
             await self._drop(held[misfit.subnets])
+        claim.require_free()
         if claim.ours is not None:
             return await self._refresh(held[claim.subnets], attrs)
         return await self._create(claim.subnets, attrs)

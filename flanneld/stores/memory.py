@@ -102,6 +102,7 @@ class MemoryLeaseStore:
     async def _write(self, claim: Claim, attrs: LeaseAttrs) -> Lease | None:
         for misfit in claim.misfits:
             await self.release(misfit)
+        claim.require_free()
         reserved = claim.ours is not None and claim.ours.expires_at is None
         return self._cluster.write(Lease(claim.subnets, attrs, None if reserved else self._now() + LEASE_TTL_S), claim.ours)
 

@@ -6,6 +6,7 @@ backends' its data path ends with the daemon: the TUN goes when the process does
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from flanneld.retry import Backoff, retry
 DEFAULT_PORT = 8285
 DEVICE = "flannel%d"
 """The first free number, as flannel asks for: flannel0 unless another daemon is there."""
+
+QUEUE_S = 0.1
+"""Longer than packets wait in the TUN's queue."""
 
 log = Log(__name__)
 
@@ -90,6 +94,7 @@ class UdpNetwork:
         self.proxy = device.proxy
         self._port = port
         self._device = device
+        self._reachable: dict[IPv4Network, Endpoint] = {}
 
     @property
     def owner(self) -> Owner:
@@ -108,11 +113,20 @@ class UdpNetwork:
         return not peer.attrs.backend_type
 
     async def reach(self, peers: Collection[Lease]) -> Wanted:
-        """Send by a table of these peers from the next packet on."""
+        """Send by a table of these peers from the next packet on; who is gone from it still gets what is in the TUN's queue.
+
+        It may be reached by another method from now on, to which the kernel leads what comes after.
+        """
         reachable, refused = plan(peers, self._port)
-        self.proxy.peers = PrefixTable(reachable)
+        self.proxy.peers = PrefixTable({**self._reachable, **reachable})
+        if self._reachable.keys() - reachable.keys():
+            asyncio.get_running_loop().call_later(QUEUE_S, self._narrow)
+        self._reachable = reachable
         self._device.restore()
         return Wanted({refusal.lease: refusal for refusal in refused}, (self._device.route,))
+
+    def _narrow(self) -> None:
+        self.proxy.peers = PrefixTable(self._reachable)
 
     async def run(self) -> None:
         """Carry packets until cancelled; a TUN that somebody deletes is made again."""

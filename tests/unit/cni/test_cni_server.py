@@ -7,6 +7,7 @@ import os
 import struct
 import threading
 from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,37 @@ async def test_the_server_reconciles_first_and_after_each_touch(
         task.cancel()
         await asyncio.wait([task])
     assert (plugins.closed, (tmp_path / "s").exists()) == (True, False)
+
+
+async def test_a_change_of_subnet_env_is_followed_at_once(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cni_server, "load_plugins", lambda state, subnet_file: plugins)
+    server = CniServer(tmp_path / "s", tmp_path / "j", tmp_path / "e")
+    task = asyncio.create_task(server.run())
+    async with asyncio.timeout(10):
+        await server.serving.wait()
+        for count in (1, 2, 3):
+            await eventually(lambda count=count: plugins.reconciled == count)  # type: ignore[misc]  # mypy knows no defaults of lambdas
+            server.subnet_env_changed()
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_it_serves_from_when_it_listens_until_it_ends_and_knows_pods_meanwhile(
+    tmp_path: Path, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cni_server, "load_plugins", lambda state, subnet_file: plugins)
+    server, subnets = CniServer(tmp_path / "s", tmp_path / "j", tmp_path / "e"), (ip_network("10.1.0.0/24"),)
+    assert (server.serving.is_set(), server.pods(subnets)) == (False, ())
+    task = asyncio.create_task(server.run())
+    async with asyncio.timeout(10):
+        await server.serving.wait()
+        assert await asyncio.to_thread(ask, tmp_path / "s") == (3, b"out", b"err")
+        assert server.pods(subnets) == ("pod in 10.1.0.0/24",)
+        task.cancel()
+        await asyncio.wait([task])
+    assert (server.serving.is_set(), server.pods(subnets)) == (False, ())
 
 
 async def test_a_journal_that_another_process_has_is_waited_for(

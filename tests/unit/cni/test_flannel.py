@@ -117,6 +117,12 @@ def test_what_the_delegate_says_counts_but_for_what_flannel_sets(node: Node) -> 
     assert {key: conf[key] for key in told} == told | {"cniVersion": "1.0.0"}
 
 
+@pytest.mark.parametrize(("own", "route"), [(1300, 1300), (9000, 1450), (0, 1450), ("1300", 1450)])
+def test_a_route_promises_no_more_than_the_delegates_own_mtu(node: Node, own: object, route: int) -> None:
+    conf = rendered(node, delegate={"mtu": own})
+    assert (conf["mtu"], conf["ipam"]["routes"]) == (own, [{"dst": "10.244.0.0/16", "mtu": route}])
+
+
 def test_another_delegate_is_no_gateway(node: Node) -> None:
     conf = rendered(node, delegate={"type": "ipvlan", "master": "eth0"})
     assert conf.keys() >= {"master", "ipMasq", "mtu"}
@@ -225,6 +231,13 @@ def test_every_plugin_of_the_table_can_be_loaded_or_is_unknown() -> None:
     assert plugin.load_plugin("flannel") is flannel
     with pytest.raises(CniError, match="there is no plugin 'nothing' here: expected one of bandwidth, bridge"):
         plugin.load_plugin("nothing")
+
+
+@pytest.mark.parametrize("delegate", [{}, {"mtu": None}, {"mtu": 1450}])
+def test_the_record_says_whose_mtu_it_is(node: Node, bridge: Recorder, delegate: dict[str, Any]) -> None:
+    flannel.add(asked(node, delegate=delegate), node)
+    (record,) = node.ledger.records()
+    assert record.mtu_from == ("" if delegate.get("mtu") else str(node.subnet_file))
 
 
 def test_the_record_of_an_add_is_made_at_once(node: Node, bridge: Recorder) -> None:

@@ -54,8 +54,16 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_record_is_the_same_after_json() -> None:
-    for record in (RECORD, replace(RECORD, holdings=(), netns=None, state=State.GOING)):
+    told = replace(RECORD, caller="flannel", pod="default/web-1", mtu_from="/run/flannel/subnet.env")
+    for record in (RECORD, replace(RECORD, holdings=(), netns=None, state=State.GOING), told, replace(RECORD, mtu_from="")):
         assert decode_record(json.loads(json.dumps(encode_record(record)))) == record
+
+
+def test_a_record_that_an_earlier_version_wrote_says_less() -> None:
+    told = encode_record(replace(RECORD, caller="flannel", pod="default/web-1", mtu_from="/run/flannel/subnet.env"))
+    for key in ("caller", "pod", "mtu_from"):
+        del told[key]
+    assert decode_record(told) == RECORD
 
 
 def test_a_record_survives_its_process_and_its_state_too(path: Path) -> None:

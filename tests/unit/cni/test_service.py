@@ -11,6 +11,7 @@ import pytest
 from cni import service as module
 from cni.ledger import Ledger
 from cni.node import Node
+from cni.pod_mtu import PodMtu
 from cni.service import JOURNAL, Service, ServiceError
 from cni.spec import CniError, Code
 from flanneld import FlanneldError, cni_server
@@ -51,6 +52,19 @@ def test_a_packet_table_that_cannot_be_is_an_error_of_the_daemons_kind(tmp_path:
     service = Service(tmp_path / "journal", tmp_path / "subnet.env", lasting=False)
     with service, pytest.raises(ServiceError, match="the kernel offers no nftables"):
         service.reconcile()
+
+
+def test_pods_follow_their_mtu_whatever_the_packet_table_is_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(node: Node) -> int:
+        raise CniError(Code.FAILED, "the kernel offers no nftables")
+
+    followed: list[str] = []
+    monkeypatch.setattr(Node, "reconcile", fail)
+    monkeypatch.setattr(PodMtu, "follow", lambda _: followed.append("pods"))
+    service = Service(tmp_path / "journal", tmp_path / "subnet.env", lasting=False)
+    with service, pytest.raises(ServiceError):
+        service.reconcile()
+    assert followed == ["pods"]
 
 
 def test_the_daemon_and_the_stand_in_look_for_one_journal() -> None:
