@@ -47,7 +47,7 @@ async def run(options: Options) -> None:
     require_writable(Path(options.subnet_file))
     async with AsyncExitStack() as stack:
         stack.enter_context(only_one(options))
-        health = Health("network config", "lease", "rules", "subnet.env", "peers")
+        health = Health("network config", "lease", "rules", "subnet.env", "peers", *(["cni"] if options.cni_socket else []))
         await stack.enter_async_context(serve_health(options.healthz_ip, options.healthz_port, health))
         store = open_etcd_store(options)
         stack.push_async_callback(store.close)
@@ -55,6 +55,7 @@ async def run(options: Options) -> None:
             pods = CniServer(Path(options.cni_socket), JOURNAL, Path(options.subnet_file)) if options.cni_socket else None
             if pods is not None:  # from the start: pods come and go while etcd is away
                 tasks.create_task(pods.run())
+                tasks.create_task(pods_served(pods, health))
             network = await first_network(store)
             health.met("network config")
             await join(options, network, store, health, pods)
@@ -75,7 +76,15 @@ async def join(options: Options, network: NetworkConfig, store: LeaseStore, heal
         member = Membership(options, instance_of(options.etcd_prefix), store, kernel, mesh, tasks, health.met)
         async with tasks:
             await member.settle(network, uplink, None)
+            if pods is not None:
+                pods.subnet_env_changed()
             await Host(member, store, monitor, health, partial(follow_uplink, netlink, options), pods).run()
+
+
+async def pods_served(pods: CniServer, health: Health) -> None:
+    """A host is not ready before pods can be attached to it."""
+    await pods.serving.wait()
+    health.met("cni")
 
 
 def instance_of(etcd_prefix: str) -> str:

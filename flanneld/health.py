@@ -36,10 +36,14 @@ class Health:
 
     def __init__(self, *conditions: str) -> None:
         self._unmet = dict.fromkeys(conditions, "not yet")
+        self.complete = asyncio.Event()
+        """Set once every condition has held at one time."""
 
-    def met(self, condition: str) -> bool:
-        """The condition holds; true if it did not before."""
-        return self._unmet.pop(condition, None) is not None
+    def met(self, condition: str) -> None:
+        """The condition holds."""
+        self._unmet.pop(condition, None)
+        if not self._unmet:
+            self.complete.set()
 
     def unmet(self, condition: str, why: str) -> None:
         """The condition does not hold, or not any more."""

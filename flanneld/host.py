@@ -88,6 +88,7 @@ class Host:
         async with asyncio.TaskGroup() as tasks:
             for part in (self._keep_lease(), self.peers.run(), self._settle_for_ever(), self._retire_for_ever()):
                 tasks.create_task(part)
+            tasks.create_task(self._announce())
             tasks.create_task(self._follow_store())
             tasks.create_task(self._follow_kernel())
 
@@ -218,10 +219,14 @@ class Host:
         """Ready means that peers are programmed; flannel says so before it has looked for any."""
         if why:
             self._health.unmet("peers", why)
-        elif self._health.met("peers") and not self._health.reasons:
-            log.info("ready", subnet=self.keeper.lease, mtu=self._member.mesh.current.mtu)
-            notify.ready()
+        else:
+            self._health.met("peers")
         self._watch_devices()
+
+    async def _announce(self) -> None:
+        await self._health.complete.wait()
+        log.info("ready", subnet=self.keeper.lease, mtu=self._member.mesh.current.mtu)
+        notify.ready()
 
     @property
     def _devices(self) -> frozenset[int]:

@@ -92,7 +92,7 @@ class PodMtu:
             return None
         kept = self._kept(key, PLUGIN)
         try:
-            kind, file, networks = kept.get("type"), _lease_of(record, kept, self._node.subnet_file), _networks(kept)
+            kind, file, networks = str(kept.get("type")), _lease_of(record, kept, self._node.subnet_file), _networks(kept)
             env = None if file is None else subnet_env.read(file)
         except FlanneldError as error:
             self._failures[str(key)] = str(error)

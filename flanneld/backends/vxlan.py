@@ -19,6 +19,9 @@ from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, Wante
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_int
 from flanneld.kernel import Entry, FdbEntry, Kernel, Neighbour, Owner, Route, VxlanLink
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
+from flanneld.log import Log
+
+log = Log(__name__)
 
 BACKEND_TYPE = "vxlan"
 DEFAULT_PORT = 8472
@@ -162,8 +165,8 @@ class VxlanBackend:
 
     def _inner_mtu(self, uplink: Uplink, family: Family) -> int:
         if self.mtu > uplink.mtu:
-            raise ConfigError("Backend.MTU", f"expected up to {uplink.mtu}, the MTU of {uplink}, got {self.mtu}")
-        underlay = self.mtu or uplink.mtu
+            log.warning("MTU of the network config is larger than the uplink's", mtu=self.mtu, uplink=uplink, uplink_mtu=uplink.mtu)
+        underlay = min(self.mtu or uplink.mtu, uplink.mtu)
         least = LEAST_MTU[family] + OVERHEAD[family]
         if underlay < least:
             raise BackendError(f"vxlan: an underlay MTU of {underlay} is too small for IPv{family} pods, expected {least} or more")

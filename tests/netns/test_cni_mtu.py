@@ -267,9 +267,7 @@ def test_a_pod_in_the_making_when_the_lease_changes_gets_the_new_one(
     assert all_mtus(flannel, pod) | {mtu_of(flannel.world.host, "cni0")} == {1350}
 
 
-@pytest.mark.parametrize(
-    "kept", ["", "{", "{}", '{"type": "bridge", "ipam": 5}', '{"type": "bridge", "ipam": {"routes": [{"dst": 5}]}}']
-)
+@pytest.mark.parametrize("kept", ["", "{", "{}", '{"type": [], "ipam": {}}', '{"type": "bridge", "ipam": 5}'])
 def test_a_spoilt_kept_configuration_stops_no_other_pod(flannel: FlannelWorld, kept: str) -> None:
     flannel.pod()
     pod = flannel.pod()
