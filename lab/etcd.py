@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lab import LabError
 from lab.logs import last_lines
@@ -17,6 +18,7 @@ from lab.topology import Topology
 
 PORT = 2379
 CONFIG_KEY = "/coreos.com/network/config"
+SUBNETS = "/coreos.com/network/subnets/"
 START_S = 15.0
 """Ten times what it takes on a busy machine."""
 
@@ -48,14 +50,52 @@ def configure(fabric: Place, etcd: subprocess.Popen[str], network: Mapping[str, 
         time.sleep(0.01)
 
 
+def exchange_backend(fabric: Place, backend: Mapping[str, object]) -> None:
+    """Write the network config anew, with this as its `Backend`; raises LabError."""
+    config = json.loads(fabric.call(_values, CONFIG_KEY)[0])
+    kept = {key: value for key, value in config.items() if key.lower() != "backend"}
+    if not fabric.call(_put, CONFIG_KEY, json.dumps({**kept, "Backend": backend})):
+        raise LabError("etcd does not take the new network config")
+
+
+def published_backends(fabric: Place) -> dict[str, str]:
+    """The backend type that each lease names, by the public IP of its host; empty for udp and alloc. Raises LabError."""
+    leases = [json.loads(value) for value in fabric.call(_values, SUBNETS, prefix=True)]
+    return {str(lease["PublicIP"]): str(lease.get("BackendType", "")) for lease in leases}
+
+
 def _put(key: str, value: str) -> bool:
-    """Write a key through etcd's JSON gateway; False when it does not answer or has no leader yet."""
-    body = json.dumps({name: base64.b64encode(text.encode()).decode() for name, text in (("key", key), ("value", value))})
+    """Write a key; False when etcd does not answer or has no leader yet."""
+    try:
+        _post("put", {"key": _encode(key), "value": _encode(value)})
+    except LabError:
+        return False
+    return True
+
+
+def _values(key: str, *, prefix: bool = False) -> list[str]:
+    """What is under a key, or under all that begin so; raises LabError."""
+    end = {"range_end": _encode(key[:-1] + chr(ord(key[-1]) + 1))} if prefix else {}
+    found = _post("range", {"key": _encode(key), **end}).get("kvs", [])
+    return [base64.b64decode(kv["value"]).decode() for kv in found]
+
+
+def _encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _post(verb: str, body: Mapping[str, object]) -> dict[str, Any]:
+    """One call of etcd's JSON gateway; raises LabError."""
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=2)
     try:
-        connection.request("POST", "/v3/kv/put", body)
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
+        connection.request("POST", f"/v3/kv/{verb}", json.dumps(body))
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != http.HTTPStatus.OK:
+            raise LabError(f"etcd answers {answer.status} to a {verb}: {text[:200].decode(errors='replace')}")
+        found: dict[str, Any] = json.loads(text)
+        return found
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise LabError(f"etcd does not answer: {error}") from error
     finally:
         connection.close()

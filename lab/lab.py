@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -17,11 +18,14 @@ from typing import Self
 from lab import LabError, daemon, etcd
 from lab.fabric import build_fabric, plug_in
 from lab.furnish import furnishing
+from lab.logs import last_lines
 from lab.place import KINDS, Place, keep_namespaces
 from lab.pods import CNI_BIN, CNI_CONF, LabHost
 from lab.state import claim, directory_of, recall, release
 from lab.topology import Host, Topology
 
+MIGRATION_S = 20.0
+"""A hundred times what a host needs to change over."""
 NOT_INHERITED = ("FLANNELD_", "ETCD_", "ETCDCTL_")
 """Beginnings of environment variables that are about the machine's own flanneld and etcd."""
 
@@ -100,6 +104,24 @@ class Lab:
     def place(self, name: str) -> Place:
         """A host, the fabric or the outside; raises LabError for another name."""
         return {"fabric": self.fabric, "outside": self.outside}.get(name) or self.host(name)
+
+    def migrate(self, backend: Mapping[str, object]) -> Iterator[LabHost]:
+        """Have all hosts reach each other by another backend, while pods go on; yields each host once its lease says so.
+
+        `backend` is the `Backend` object of flannel's network config. Raises LabError when a host does not follow.
+        """
+        etcd.exchange_backend(self.fabric, backend)
+        wanted = {"vxlan": "vxlan", "host-gw": "host-gw"}.get(str(backend["Type"]), "")
+        waiting = {str(spec.addresses[0].ip): host for spec, host in zip(self.topology.hosts, self.hosts, strict=True)}
+        until = time.monotonic() + MIGRATION_S
+        while waiting:
+            published = etcd.published_backends(self.fabric)
+            for ip in [ip for ip in waiting if published.get(ip) == wanted]:
+                yield waiting.pop(ip)
+            if time.monotonic() > until:
+                name, log = next((host.name, self.flanneld_log(host)) for host in waiting.values())
+                raise LabError(f"{name} does not change over:\n{last_lines(log)}")
+            time.sleep(0.02)
 
     def flanneld_log(self, host: LabHost) -> Path:
         return host.directory / "flanneld.log"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -52,6 +54,20 @@ def _ports(_context: click.Context, _parameter: click.Parameter, words: tuple[st
         if not colon or not all(port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16 for port in (host, pod)):
             raise click.BadParameter(f"{word!r}, expected two ports as 8080:80")
         found[int(host)] = int(pod)
+    return found
+
+
+def _keys(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> dict[str, object]:
+    """KEY=VALUE, the value as JSON."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            raise click.BadParameter(f"{word!r}, expected a setting as VNI=7 or DirectRouting=true") from None
+        if not key or not equals:
+            raise click.BadParameter(f"{word!r}, expected a setting as VNI=7")
     return found
 
 
@@ -168,6 +184,24 @@ def ping(name: str) -> None:
 def status(name: str) -> None:
     """Show a lab's hosts, their pod subnets, flanneld and pods."""
     _show(_hosts_table(Lab.open(name)))
+
+
+@lab.command()
+@named
+@click.option("--to", required=True, help="The backend type: vxlan, host-gw, udp, alloc.")
+@click.option("--key", "keys", multiple=True, metavar="KEY=VALUE", callback=_keys, help="A setting of it, as in flannel's Backend.")
+def migrate(name: str, to: str, keys: dict[str, object]) -> None:
+    """Change over to another backend under running pods, host by host; no packet is lost."""
+    from flanneld.backend import load_backend
+    from flanneld.config import parse_network
+
+    wanted = {"Type": to, **keys}
+    load_backend(parse_network(json.dumps({"Network": "10.244.0.0/16", "Backend": wanted})))  # or nobody could serve it
+    found = Lab.open(name)
+    began = time.monotonic()
+    for host in found.migrate(wanted):
+        click.echo(f"{host.name} speaks {to} after {(time.monotonic() - began) * 1000:.0f} ms")
+    click.echo("every host speaks it; what the former backend had is taken away when nobody has needed it for 10 s")
 
 
 @lab.command()

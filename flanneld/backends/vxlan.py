@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import ip_interface
 from typing import ClassVar, NewType, Self
 
@@ -50,8 +51,9 @@ class Vtep:
         return json.dumps({"VNI": self.vni, "VtepMAC": self.mac}, separators=(",", ":"))
 
 
+@lru_cache(maxsize=16384)
 def parse_vtep(data: str) -> Vtep:
-    """Read a peer's BackendData; raises ValueError saying what is wrong with it."""
+    """Read a peer's BackendData; raises ValueError saying what is wrong with it. Each round reads every peer's, as a rule again."""
     try:
         fields = json.loads(data or "null")
     except (ValueError, RecursionError):
