@@ -33,6 +33,7 @@ async def _serve(options: Options) -> int:
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     try:
         await serving
+        return 0  # a dry run: others do not end by themselves
     except asyncio.CancelledError:
         notify.stopping()
         events.info("stopped")

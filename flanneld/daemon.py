@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 from flanneld import FlanneldError
 from flanneld.cni_server import JOURNAL, CniServer
 from flanneld.config import ConfigError, NetworkConfig
+from flanneld.dry_run import pending
 from flanneld.flags import Options
 from flanneld.health import Health, serve_health
 from flanneld.host import Host, Pods
@@ -43,6 +45,9 @@ CAP_NET_ADMIN = 12
 
 async def run(options: Options) -> None:
     """Serve one network until cancelled; raises FlanneldError for what waiting cannot mend."""
+    if options.dry_run:
+        await say_pending(options)
+        return
     require_net_admin()
     require_writable(Path(options.subnet_file))
     async with AsyncExitStack() as stack:
@@ -59,6 +64,16 @@ async def run(options: Options) -> None:
             network = await first_network(store)
             health.met("network config")
             await join(options, network, store, health, pods)
+
+
+async def say_pending(options: Options) -> None:
+    """Print what a start would change; raises FlanneldError for what would keep it from starting."""
+    store = open_etcd_store(options)
+    try:
+        changes = await pending(options, store, instance_of(options.etcd_prefix))
+    finally:
+        await store.close()
+    sys.stdout.writelines(f"{change}\n" for change in changes or ("nothing would change",))
 
 
 async def join(options: Options, network: NetworkConfig, store: LeaseStore, health: Health, pods: Pods | None) -> None:

@@ -1,7 +1,7 @@
 """flanneld's flags: one table, which is also the `Options` they become; must not know what is done with them.
 
 Names, defaults and FLANNELD_* variables are Go flannel's (its main.go). On purpose not flannel's: an unknown flag, an
-argument that is no flag and a wrong variable are errors (exit 2); `--cni-...` and `--log-format` are ours.
+argument that is no flag and a wrong variable are errors (exit 2); `--cni-...`, `--log-format` and `--dry-run` are ours.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class Options:
     set_node_network_unavailable: bool = _switch(True, "clear the node's NetworkUnavailable condition when ready")
     cni_socket: str = _text("/run/flannel/cni.sock", "unix socket that the CNI plugins are served on; empty: none")
     log_format: str = _value(goflags.one_of("text", "json"), "text", "form of the log on stderr: text or json")
+    dry_run: bool = _switch(False, "print what would be changed on this host and in the store, change nothing, and exit")
     v: int = _number(0, "log level: 1 and more log debug events", -INT_MAX, INT_MAX)
     version: bool = _switch(False, "print the version and exit")
 

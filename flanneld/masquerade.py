@@ -100,6 +100,9 @@ class Firewall(Protocol):
         A family without a rule set loses our chains. Nothing else in the firewall is touched. Raises FirewallError.
         """
 
+    async def pending(self, rules: Sequence[RuleSet]) -> tuple[str, ...]:
+        """What `apply` would do, in words; nothing when all is as it should be. Changes nothing. Raises FirewallError."""
+
     async def clear(self) -> None:
         """Remove our chains, Go flannel's of the same name too; nothing happens when there are none. Raises FirewallError."""
 

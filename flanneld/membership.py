@@ -30,6 +30,8 @@ from flanneld.subnet_env import SubnetEnv, SubnetEnvError, read, write
 
 log = Log(__name__)
 
+RTPROT_BOOT = 3
+"""linux/rtnetlink.h: what has no other number."""
 BLACKHOLE_METRIC = 1 << 30
 """Far behind the pod bridge's own route, which it must never displace."""
 
@@ -88,6 +90,8 @@ class Membership:
         own = await self._lease(network, own, before.lease)
         self.step("lease")
         await self.mesh.adopt(own)
+        if self._now is None and before.lease is not None and not before.configs:
+            self._take_over(network)
         self._forget(network, before)
         await self._rule(firewall, network, own)
         self.step("rules")
@@ -98,16 +102,9 @@ class Membership:
         return self._now
 
     def recall(self) -> Remembered:
-        """What we had when we last ran, or have now; what cannot be read is said, and is nothing."""
+        """What we had when we last ran, or have now."""
         if self._memory is None:
-            self._memory = Remembered()
-            try:
-                self._memory = recall(beside(self.subnet_file))
-            except SubnetEnvError as error:
-                log.warning("memory ignored", why=error)
-            env = self._env()
-            if self._memory.lease is None and env is not None:  # flannel's way of remembering: a wish
-                self._memory = replace(self._memory, lease=Lease(env.subnets, LeaseAttrs(())))
+            self._memory = recall_former(self.subnet_file)
         return self._memory
 
     def remember(self, own: Lease) -> None:
@@ -161,9 +158,7 @@ class Membership:
         self.rules, self._ruling = loop, self.tasks.create_task(loop.run())
 
     def _rule_sets(self, network: NetworkConfig, own: Lease) -> Sequence[RuleSet]:
-        options = self.options
-        policy = Policy(options.ip_masq, options.iptables_forward_rules, not options.ip_masq_fully_random_disable)
-        return masquerade.plan((pool.network for pool in network.pools), own.subnets, policy)
+        return masquerade.plan((pool.network for pool in network.pools), own.subnets, policy_of(self.options))
 
     def _upkeep(self, network: NetworkConfig, own: Lease) -> None:
         """What nobody tells us of when it is lost; may be repeated. Raises FlanneldError."""
@@ -195,12 +190,28 @@ class Membership:
             present = self.kernel.entries(Owner(tuple(gone), protocol=protocol))
             self.kernel.remove(entry for entry in present if isinstance(entry, Route) and not _within(network, entry.destination))
 
+    def _take_over(self, network: NetworkConfig) -> None:
+        """Make the routes ours that Go flannel, which ran here before, has left: those of departed hosts go with our next round.
+
+        It marks them as everybody does who types `ip route`; they are known by what only routes to peers are: exactly a subnet of
+        the pool, by a gateway.
+        """
+        left = self.kernel.entries(Owner(tuple(pool.network for pool in network.pools), protocol=RTPROT_BOOT))
+        to_peers = [
+            replace(entry, protocol=ROUTE_PROTOCOL)
+            for entry in left
+            if isinstance(entry, Route) and entry.gateway is not None and any(entry.destination in pool for pool in network.pools)
+        ]
+        if to_peers:
+            log.info("routes of an earlier flannel taken over", routes=len(to_peers))
+            self.kernel.add(to_peers)
+
     def _env(self) -> SubnetEnv | None:
         """What subnet.env says; None when it does not say."""
         try:
             return read(self.subnet_file)
         except SubnetEnvError as error:
-            self._said.warning("subnet.env", "subnet.env ignored", why=error)
+            self._said.warning("subnet.env", "subnet.env is written anew", why=error)
             return None
 
 
@@ -216,6 +227,28 @@ async def waited_for(acquire: Callable[[], Awaitable[Lease]]) -> Lease:
         Backoff(first_s=0.5, cap_s=15),
         failed=lambda error: log.warning("waiting for a subnet", why=error),
     )
+
+
+def policy_of(options: Options) -> Policy:
+    """Which rules the flags ask for."""
+    return Policy(options.ip_masq, options.iptables_forward_rules, not options.ip_masq_fully_random_disable)
+
+
+def recall_former(subnet_file: Path) -> Remembered:
+    """What we had when we last ran; what cannot be read is said, and is nothing."""
+    memory = Remembered()
+    try:
+        memory = recall(beside(subnet_file))
+    except SubnetEnvError as error:
+        log.warning("memory ignored", why=error)
+    try:
+        env = read(subnet_file)
+    except SubnetEnvError as error:
+        log.warning("subnet.env ignored", why=error)
+        return memory
+    if memory.lease is None and env is not None:  # flannel's way of remembering: a wish
+        return replace(memory, lease=Lease(env.subnets, LeaseAttrs(())))
+    return memory
 
 
 def former_configs(memory: Remembered) -> tuple[NetworkConfig, ...]:

@@ -66,6 +66,10 @@ class IptablesFirewall:
     async def apply(self, rules: Sequence[RuleSet]) -> bool:
         return await asyncio.to_thread(self._repair, rules)
 
+    async def pending(self, rules: Sequence[RuleSet]) -> tuple[str, ...]:
+        repairs = await asyncio.to_thread(lambda: [(family, self._repairs(rule_set)) for family, rule_set in _by_family(rules)])
+        return tuple(f"{PROGRAM[family]}: {line}" for family, lines in repairs for line in lines if line.startswith("-"))
+
     async def clear(self) -> None:
         await self.apply(())
 
@@ -83,27 +87,32 @@ class IptablesFirewall:
         return change.gone and (change.table, change.chain) in self._watched
 
     def _repair(self, rules: Sequence[RuleSet]) -> bool:
-        wanted = {rule_set.family: rule_set for rule_set in rules}
+        wanted = {rule_set.family for rule_set in rules}
         changed = False
-        for family in FAMILIES:
+        for family, rule_set in _by_family(rules):
             try:
-                changed |= self._repair_family(wanted.get(family, RuleSet(family)))
+                changed |= self._repair_family(rule_set)
             except FirewallError:
                 if family in wanted:  # of a family that we do not use, a kernel without it is as good as one without our chains
                     raise
         return changed
 
     def _repair_family(self, rule_set: RuleSet) -> bool:
+        repairs = self._repairs(rule_set)
+        if repairs:
+            _run(f"{PROGRAM[rule_set.family]}-restore", "--noflush", f"--wait={LOCK_WAIT_S}", given="\n".join(repairs))
+        return bool(repairs)
+
+    def _repairs(self, rule_set: RuleSet) -> list[str]:
+        """What iptables-restore is to be told."""
         saved = parse_save(_run(f"{PROGRAM[rule_set.family]}-save"))
-        repairs = []
+        repairs: list[str] = []
         for chain, rules in rule_set.chains:
             place = self._places[chain]
             lines = repair(saved.get(place.table, ()), place, [self._render(place, rule) for rule in rules])
             if lines:
                 repairs += [f"*{place.table}", *lines, "COMMIT", ""]
-        if repairs:
-            _run(f"{PROGRAM[rule_set.family]}-restore", "--noflush", f"--wait={LOCK_WAIT_S}", given="\n".join(repairs))
-        return bool(repairs)
+        return repairs
 
     def _render(self, place: Place, rule: Rule) -> str:
         target = TARGETS[rule.verdict]
@@ -113,6 +122,12 @@ class IptablesFirewall:
     def _has_random_fully(self) -> bool:
         version = re.search(r"v(\d+)\.(\d+)\.(\d+)", _run("iptables", "--version"))
         return version is not None and tuple(map(int, version.groups())) >= RANDOM_FULLY_SINCE
+
+
+def _by_family(rules: Sequence[RuleSet]) -> list[tuple[Family, RuleSet]]:
+    """A rule set for each family, an empty one where none is given."""
+    wanted = {rule_set.family: rule_set for rule_set in rules}
+    return [(family, wanted.get(family, RuleSet(family))) for family in FAMILIES]
 
 
 def render_rule(place: Place, rule: Rule, target: str) -> str:

@@ -45,6 +45,16 @@ class NftablesFirewall:
         except NftError as error:
             raise FirewallError(f"nftables refused the rules in {' and '.join(self._tables.values())}: {error}") from error
 
+    async def pending(self, rules: Sequence[RuleSet]) -> tuple[str, ...]:
+        try:
+            differing = await asyncio.to_thread(self._differing, rules)
+        except NftError as error:
+            raise FirewallError(f"nftables cannot be read: {error}") from error
+        return tuple(
+            f"nftables table {PROTOCOL[family]} {self._tables[family]}: {'replace' if objects else 'remove'}"
+            for family, objects in differing.items()
+        )
+
     async def clear(self) -> None:
         await self.apply(())
 
@@ -55,15 +65,18 @@ class NftablesFirewall:
         return change.table == self._tables[change.family]
 
     def _repair(self, rules: Sequence[RuleSet]) -> bool:
-        wanted: dict[Family, list[Object]] = {family: [] for family in FAMILIES}
-        wanted |= {rule_set.family: render_table(self._tables[rule_set.family], rule_set) for rule_set in rules}
         commands: list[Command] = []
-        for family, objects in wanted.items():
-            if self._present(family) != _comparable(objects):
-                commands += _replace({"table": {"family": PROTOCOL[family], "name": self._tables[family]}}, objects)
+        for family, objects in self._differing(rules).items():
+            commands += _replace({"table": {"family": PROTOCOL[family], "name": self._tables[family]}}, objects)
         if commands:
             self._nft.run(commands)
         return bool(commands)
+
+    def _differing(self, rules: Sequence[RuleSet]) -> dict[Family, list[Object]]:
+        """The tables that are not as they should be, as they should be."""
+        wanted: dict[Family, list[Object]] = {family: [] for family in FAMILIES}
+        wanted |= {rule_set.family: render_table(self._tables[rule_set.family], rule_set) for rule_set in rules}
+        return {family: objects for family, objects in wanted.items() if self._present(family) != _comparable(objects)}
 
     def _present(self, family: Family) -> list[Object] | None:
         """What is in our table now, made comparable; nothing when there is none, None when it is not as we make it."""

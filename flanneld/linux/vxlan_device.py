@@ -50,6 +50,26 @@ def ensure_vxlan(nl: Netlink, wanted: VxlanLink) -> Link:
         raise
 
 
+def pending_vxlan(nl: Netlink, wanted: VxlanLink) -> tuple[str, ...]:
+    """What `ensure_vxlan` would do, in words; nothing when all is as it should be."""
+    found = links.get_link(nl, wanted.name)
+    device = links.link(nl, wanted.name)
+    if found is None or device is None:
+        return (f"device {wanted.name}: make",)
+    if _identity(found) != _wanted_identity(wanted):
+        return (f"device {wanted.name}: make anew, it is another than VNI {wanted.vni}, port {wanted.port}, local {wanted.local}",)
+    changes = [] if device.up else [f"device {wanted.name}: bring up"]
+    for name, present, should in (("MTU", device.mtu, wanted.mtu), ("MAC", device.mac, wanted.mac)):
+        if present != should:
+            changes.append(f"device {wanted.name}: {name} {present} -> {should}")
+    if _learning(found) != wanted.learning:
+        changes.append(f"device {wanted.name}: learning {wanted.learning}")
+    present_addresses = {address for address in links.addresses(nl, device.index) if not address.is_link_local}
+    if wanted.addresses is not None and present_addresses != set(wanted.addresses):
+        changes.append(f"device {wanted.name}: addresses {' '.join(map(str, wanted.addresses))}")
+    return tuple(changes)
+
+
 def _bring_up(nl: Netlink, wanted: VxlanLink) -> Link:
     device = links.present_link(nl, wanted.name)
     try:
