@@ -183,14 +183,14 @@ class Programmed:
     refused: tuple[Refusal, ...]
     """The peers that have no plan, or cannot have what theirs says."""
     report: Report
-    wanted: Counter[str] = field(default_factory=Counter)
-    """How many entries there should be now, by kind."""
+    wanted: frozenset[Entry] = frozenset()
+    """All that there should be now."""
     missing: Counter[str] = field(default_factory=Counter)
-    """How many of them the kernel refused."""
+    """How many of it the kernel refused, by kind."""
 
 
-def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted]) -> Programmed:
-    """Bring the owner's part of the kernel to all that is wanted, in one reconcile.
+def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted], have: frozenset[Entry] | None = None) -> Programmed:
+    """Bring the owner's part of the kernel to all that is wanted, in one reconcile; `have` as there.
 
     Raises the first KernelError that concerns no peer: something stale stays.
     """
@@ -211,7 +211,7 @@ def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted]) -> Programm
         else:
             wanted |= dict.fromkeys(planned, peer)
             claims |= {entry.slot: entry for entry in planned}
-    report = reconcile(kernel, owner, wanted)
+    report = reconcile(kernel, owner, wanted, have)
     unfit: dict[Lease, Refusal] = {}
     missing: list[Entry] = []
     for error in report.refused:
@@ -220,4 +220,4 @@ def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted]) -> Programm
             raise error
         missing.append(error.what)
         unfit.setdefault(concerned, Refusal(concerned, f"cannot be programmed: {error}"))
-    return Programmed((*refused, *unfit.values()), report, count_kinds(wanted), count_kinds(missing))
+    return Programmed((*refused, *unfit.values()), report, frozenset(wanted), count_kinds(missing))

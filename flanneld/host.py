@@ -17,6 +17,7 @@ from flanneld.backend import Uplink
 from flanneld.config import ConfigError, NetworkConfig, parse_network
 from flanneld.health import Health
 from flanneld.keeper import LeaseKeeper, Listener
+from flanneld.kernel import Entry
 from flanneld.lease import Lease, Subnets, inside
 from flanneld.linux.events import AddressEvent, Event, FdbEvent, LinkEvent, NeighbourEvent, Overrun, RouteEvent
 from flanneld.linux.netlink import Monitor
@@ -249,12 +250,16 @@ class Host:
                 return "link" if link.index == now.uplink.index or link.index in owner.devices else None
             case AddressEvent(index, _, _):
                 return "address" if index == now.uplink.index or index in owner.devices else None
-            case RouteEvent(route, _):
+            case RouteEvent(route, deleted):
                 # So does a stranger's route that replaces one of ours. What is in our own subnet is about single pods.
                 ours = any(inside(route.destination, subnet) for subnet in now.own.subnets)
                 strange = not ours and any(inside(route.destination, pool.network) for pool in now.network.pools)
-                return "route" if owner.owns(route) or strange else None
-            case NeighbourEvent(entry, _):
-                return "neighbour" if owner.owns(entry) else None
-            case FdbEvent(entry, _):
-                return "fdb" if owner.owns(entry) else None
+                return "route" if (owner.owns(route) or strange) and not self._expected(route, deleted) else None
+            case NeighbourEvent(entry, deleted):
+                return "neighbour" if owner.owns(entry) and not self._expected(entry, deleted) else None
+            case FdbEvent(entry, deleted):
+                return "fdb" if owner.owns(entry) and not self._expected(entry, deleted) else None
+
+    def _expected(self, entry: Entry, deleted: bool) -> bool:
+        """The echo of what we did ourselves: the kernel does not sign all of it."""
+        return self._member.mesh.expects(entry, deleted=deleted)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from flanneld import FlanneldError
 from flanneld.backend import Backend, Network, Programmed, Refusal, Uplink, Wanted, load_backend, program
 from flanneld.config import NetworkConfig
-from flanneld.kernel import Kernel, Owner
+from flanneld.kernel import Entry, Kernel, Owner
 from flanneld.lease import Lease
 from flanneld.linux.lock import hold
 from flanneld.log import Log
@@ -58,6 +58,10 @@ class Mesh:
     now: Callable[[], float] = time.monotonic
     _live: list[Live] = field(default_factory=list)
     _own: Lease | None = None
+    _known: tuple[Owner, frozenset[Entry]] | None = None
+    """What is in the kernel of whom, for as long as nothing says otherwise."""
+    _slots: frozenset[object] | None = None
+    """Its slots, once they were asked for."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -88,6 +92,7 @@ class Mesh:
         Raises FlanneldError when it cannot be; then everything is as it was.
         """
         async with self._turn:
+            self._known = None
             await self._serve(config, uplink, former)
 
     async def _serve(self, config: NetworkConfig, uplink: Uplink, former: Sequence[NetworkConfig]) -> None:
@@ -107,16 +112,35 @@ class Mesh:
     async def adopt(self, own: Lease) -> None:
         """Take our own subnet into each method; may be repeated. Raises FlanneldError."""
         async with self._turn:
-            self._own = own
+            self._own, self._known = own, None
             for live in self._live:
                 await live.attached.adopt(own)
 
-    async def reach(self, peers: Collection[Lease]) -> Programmed:
-        """Bring the kernel to exactly these peers, each by the method that it speaks. Raises FlanneldError."""
-        async with self._turn:
-            return await self._reach(peers)
+    def expects(self, entry: Entry, *, deleted: bool) -> bool:
+        """True if this notice of the kernel's tells what we know: that an entry of ours is there, or that none is in its slot.
 
-    async def _reach(self, peers: Collection[Lease]) -> Programmed:
+        The kernel leaves out half of what it says of an entry that has gone.
+        """
+        if self._known is None:
+            return False
+        if not deleted:
+            return entry in self._known[1]
+        if self._slots is None:
+            self._slots = frozenset(known.slot for known in self._known[1])
+        return entry.slot not in self._slots
+
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Programmed:
+        """Bring the kernel to exactly these peers, each by the method that it speaks. Raises FlanneldError.
+
+        Not `disturbed`: the kernel has told of no change since the last call, and need not be read again.
+        """
+        async with self._turn:
+            known, self._known, self._slots = None if disturbed else self._known, None, None
+            done = await self._reach(peers, known)
+            self._known = None if done.report.refused else (self.owner, done.wanted)
+            return done
+
+    async def _reach(self, peers: Collection[Lease], known: tuple[Owner, frozenset[Entry]] | None) -> Programmed:
         by_method: dict[int, list[Lease]] = {place: [] for place in range(len(self._live))}
         refused: list[Refusal] = []
         for peer in peers:
@@ -131,7 +155,8 @@ class Mesh:
             if spoken_by:
                 live.spoken_at = self.now()
             wants.append(await self._wanted(live, spoken_by))
-        done = program(self.kernel, self.owner, wants)
+        owner = self.owner
+        done = program(self.kernel, owner, wants, known[1] if known and known[0] == owner else None)
         return replace(done, refused=(*refused, *done.refused))
 
     async def retire(self) -> bool:
@@ -139,6 +164,7 @@ class Mesh:
         async with self._turn:
             done = [live for live in self._live[1:] if self.now() - live.spoken_at > LINGER_S]
             for live in done:
+                self._known = None
                 self._live.remove(live)
                 with suppress(FlanneldError):
                     live.attached.remove()

@@ -164,7 +164,7 @@ class PeerLoop:
         peers, refused = eligible(self._network, self._own, leases)
         began = time.perf_counter()
         try:
-            done = await self._mesh.reach(peers)
+            done = await self._mesh.reach(peers, disturbed=bool(causes))
         except FlanneldError as error:
             self.rounds.failed += 1
             self._causes |= causes
@@ -191,7 +191,7 @@ class PeerLoop:
     def _note(self, done: Programmed, peers: int, refused: int) -> None:
         self.rounds.peers = peers - len(done.refused)
         self.rounds.refused = refused + len(done.refused)
-        self.rounds.wanted, self.rounds.missing = done.wanted, done.missing
+        self.rounds.wanted, self.rounds.missing = count_kinds(done.wanted), done.missing
         self._said.info("peers", "peers programmed", peers=self.rounds.peers, refused=self.rounds.refused)
 
     def _say_repaired(self, done: Programmed, causes: Iterable[str]) -> None:
