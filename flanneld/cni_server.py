@@ -106,6 +106,13 @@ class CniServer:
         self._touched = asyncio.Event()
         self.serving = asyncio.Event()
         """Set while clients are listened to."""
+        self.settled = asyncio.Event()
+        """Set once pods can be attached, by us or by whoever has the node's journal."""
+
+    def _wait_our_turn(self, error: Exception) -> None:
+        """Somebody else serves the node's pods: another network's daemon, or the one before us."""
+        log.warning("CNI is not served", why=error)
+        self.settled.set()
 
     def subnet_env_changed(self) -> None:
         """Let pods that run follow the new file now, and not within a minute. For the event loop's thread."""
@@ -127,7 +134,7 @@ class CniServer:
             open_plugins,
             FlanneldError,
             Backoff(first_s=0.1, cap_s=1),
-            failed=lambda error: log.warning("CNI is not served", why=error),
+            failed=self._wait_our_turn,
         )
         self._plugins = plugins
         try:
@@ -136,6 +143,7 @@ class CniServer:
             with listening(self._path) as listener, conversing(listener, plugins):
                 log.info("CNI is served", socket=self._path)
                 self.serving.set()
+                self.settled.set()
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._reconcile_for_ever(plugins))
         finally:

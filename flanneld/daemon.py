@@ -98,7 +98,7 @@ async def join(options: Options, network: NetworkConfig, store: LeaseStore, heal
 
 async def pods_served(pods: CniServer, health: Health) -> None:
     """A host is not ready before pods can be attached to it."""
-    await pods.serving.wait()
+    await pods.settled.wait()
     health.met("cni")
 
 

@@ -185,11 +185,13 @@ class Mesh:
         return 0 if peer.attrs.backend_type and peer.attrs.backend_type == self._live[0].config.backend_type else None
 
     async def _wanted(self, live: Live, peers: Collection[Lease]) -> Wanted:
-        """What one method needs; trouble with a former one is its peers' trouble only."""
+        """What one method needs; a former one that no peer speaks needs nothing, and trouble with it is its peers' only."""
+        former = live is not self._live[0]
         try:
-            return await live.attached.reach(peers)
+            wanted = await live.attached.reach(peers)
+            return Wanted({}) if former and not peers else wanted
         except FlanneldError as error:
-            if live is self._live[0]:
+            if not former:
                 raise
             return Wanted({peer: Refusal(peer, f"speaks {live.config.backend_type}, which fails: {error}") for peer in peers})
 

@@ -43,7 +43,7 @@ def await_repair(host: LabHost, before: tuple[str, str], damage: str) -> None:
 
 @with_nftables
 @pytest.mark.parametrize(
-    "damage", ["nft flush ruleset", "nft delete table ip flannel-ipv4", "nft flush chain ip flannel-ipv4 postrtg"]
+    "damage", ["flush ruleset", "delete table ip flannel-ipv4", "flush chain ip flannel-ipv4 postrtg"]
 )
 def test_nftables_rules_come_back(world: World, damage: str) -> None:
     host = world.start("h1").ready().host
