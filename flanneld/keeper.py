@@ -53,12 +53,14 @@ class LeaseKeeper:
         self.lease = lease
         """As the store has it, but for what is still to be published."""
         self._store = store
-        self._attrs = lease.attrs
+        self._attrs = self._attrs_before = lease.attrs
         self._margin_s = margin_s
         """Renew at least this long before the expiry (`--subnet-lease-renew-margin`)."""
         self._now = now
         self._listener = listener
         self._missing = False
+        self._written_over = False
+        """The lease is ours, and says what we did not publish: peers would send to the wrong place."""
         self._lost = False
         self._wake = asyncio.Event()
         self._disputed_since: float | None = None
@@ -76,7 +78,9 @@ class LeaseKeeper:
         """Take the present leases: ours should be among them, and ours."""
         present = leases.get(self.lease.subnets)
         self._missing = present is None or not (owns(self.lease.attrs, present) or owns(self._attrs, present))
-        if self._missing or self._unpublished:
+        # What we have just published, or published before that, may be shown late.
+        self._written_over = present is not None and present.attrs not in (self.lease.attrs, self._attrs, self._attrs_before)
+        if self._missing or self._unpublished or self._written_over:
             self._wake.set()  # the store answers: no reason to wait any longer
 
     def publish(self, attrs: LeaseAttrs) -> None:
@@ -102,6 +106,7 @@ class LeaseKeeper:
         pause_s = self.renewal_in()
         while True:
             await self._woken(pause_s)
+            written_over = self._written_over
             try:
                 await self._step()
             except StoreError as error:
@@ -115,6 +120,8 @@ class LeaseKeeper:
                 self._settled()
                 backoff.reset()
                 pause_s = self.renewal_in()
+                if written_over:  # by a second host with our public IP, say: then it is a war, and not to be a quick one
+                    await asyncio.sleep(LEAST_RENEWAL_S)
 
     @property
     def _unpublished(self) -> bool:
@@ -134,16 +141,18 @@ class LeaseKeeper:
         before, attrs = self.lease, self._attrs
         if self._missing:
             self._said.warning("missing", "lease missing", subnet=before)
-        if not self._missing and not self._unpublished:
+        if not (self._missing or self._unpublished or self._written_over):
             try:
                 self.lease = await self._store.renew(before)
             except LeaseLost:
                 self._missing = True
-        if self._missing or self._unpublished:
-            self.lease = await self._store.hold(before, attrs)
+        if self._missing or self._unpublished or self._written_over:
+            self.lease, self._attrs_before = await self._store.hold(before, attrs), before.attrs
             if self._missing:
                 log.info("lease claimed again", subnet=self.lease)
-            self._missing = False
+            elif self._written_over:
+                log.warning("lease was written over by somebody, and is published again", subnet=self.lease)
+            self._missing = self._written_over = False
         if (self.lease.created, self.lease.attrs) != (before.created, before.attrs):
             self._listener.changed(self.lease)
 

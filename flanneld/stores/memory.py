@@ -46,7 +46,7 @@ class MemoryCluster:
         self._announce()
 
     def write(self, lease: Lease, over: Lease | None) -> Lease | None:
-        """Write a lease over exactly that one, or where there is none; None: it has changed, or another holds part of the subnets."""
+        """Write a lease over exactly that one, or where there is none; None: it has changed, or another holds part of it."""
         if self._leases.get(lease.subnets) != over:
             return None
         others = (other for other in self._leases.values() if other != over)

@@ -189,6 +189,15 @@ def test_garbage_written_over_our_lease_is_written_over_by_us(world: World) -> N
     assert one.process.poll() is None
 
 
+def test_what_somebody_else_writes_into_our_lease_is_written_over_by_us(world: World) -> None:
+    """Peers would send to a MAC that is nobody's, for as long as this stays."""
+    one = world.start("h1").ready()
+    ((name, key),) = world.etcd.keys().items()
+    world.etcd.put(f"{PREFIX}/subnets/{name}", vxlan_lease("10.0.0.11", "0e:00:00:00:00:77"), key.lease)
+    eventually(lambda: world.etcd.keys()[name].value == key.value, "our lease")
+    assert one.await_said("lease was written over by somebody, and is published again")["level"] == "warning"
+
+
 def test_a_public_ip_that_changed_while_the_daemon_was_down_keeps_the_subnet(world: World) -> None:
     one = world.start("h1").ready()
     before = own_subnet(one.host)
