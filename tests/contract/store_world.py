@@ -52,7 +52,7 @@ class MemoryWorld:
         return MemoryLeaseStore(self.cluster)
 
     async def configure(self, config: str) -> None:
-        self.cluster.config = config
+        self.cluster.configure(config)
 
     async def reserve(self, subnets: Subnets, attrs: LeaseAttrs) -> None:
         self.cluster.put(Lease(subnets, attrs))
@@ -105,6 +105,11 @@ def host(number: int, *, ipv6: bool = False, data: str = "") -> LeaseAttrs:
 
 def nets(*texts: str) -> Subnets:
     return tuple(map(ip_network, texts))
+
+
+def wish(subnets: Subnets) -> Lease:
+    """What a host that knows only its subnets from last time brings along."""
+    return Lease(subnets, LeaseAttrs(()))
 
 
 def claimable(network: NetworkConfig, subnets: Subnets) -> bool:

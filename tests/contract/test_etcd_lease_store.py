@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_world import NETWORK, EtcdWorld, host, nets
+from contract.store_world import NETWORK, EtcdWorld, host, nets, wish
 from etcd_server import EtcdServer, etcd_server
 from flanneld.config import parse_network
 from flanneld.etcd import EtcdClient, Listing
 from flanneld.flags import Options
 from flanneld.lease import LeaseAttrs, Leases
-from flanneld.store import LeaseLost, StoreError, StoreUnavailable
+from flanneld.store import LeaseLost, Snapshot, StoreError, StoreUnavailable
 from flanneld.stores.etcd import EtcdLeaseStore, open_etcd_store
 
 A_WHILE_S = 20
@@ -33,15 +33,15 @@ async def world(etcd: EtcdServer) -> AsyncIterator[EtcdWorld]:
     await made.close()
 
 
-def watching(store: EtcdLeaseStore) -> aclosing[AsyncGenerator[Leases, None]]:
+def watching(store: EtcdLeaseStore) -> aclosing[AsyncGenerator[Snapshot, None]]:
     return aclosing(store.watch())
 
 
-async def until(watch: AsyncIterator[Leases], count: int) -> Leases:
+async def until(watch: AsyncIterator[Snapshot], count: int) -> Leases:
     async with asyncio.timeout(A_WHILE_S):
-        async for leases in watch:
-            if len(leases) == count:
-                return leases
+        async for snapshot in watch:
+            if len(snapshot.leases) == count:
+                return snapshot.leases
     raise AssertionError("the watch ended")
 
 

@@ -10,10 +10,10 @@ from typing import cast
 
 import pytest
 
-from contract.store_world import CONFIG, DUAL, NETWORK, SMALL, EtcdWorld, MemoryWorld, World, claimable, host, nets
+from contract.store_world import CONFIG, DUAL, NETWORK, SMALL, EtcdWorld, MemoryWorld, World, claimable, host, nets, wish
 from flanneld.config import ConfigError, NetworkConfig, parse_network
-from flanneld.lease import Leases, SubnetsExhausted, overlap
-from flanneld.store import LeaseLost, LeaseStore, NetworkNotConfigured
+from flanneld.lease import Lease, Leases, SubnetsExhausted, overlap
+from flanneld.store import LeaseLost, LeaseStore, NetworkNotConfigured, Snapshot
 
 A_WHILE_S = 20
 
@@ -25,12 +25,12 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     await made.close()
 
 
-async def upcoming(watch: AsyncIterator[Leases]) -> Leases:
+async def upcoming(watch: AsyncIterator[Snapshot]) -> Leases:
     async with asyncio.timeout(A_WHILE_S):
-        return await anext(watch)
+        return (await anext(watch)).leases
 
 
-def watching(store: LeaseStore) -> aclosing[AsyncGenerator[Leases, None]]:
+def watching(store: LeaseStore) -> aclosing[AsyncGenerator[Snapshot, None]]:
     return aclosing(store.watch())
 
 
@@ -217,3 +217,63 @@ async def test_a_yielded_mapping_does_not_change_afterwards(world: World) -> Non
         assert before == {}
         with pytest.raises(TypeError):
             cast("dict[object, object]", before)[1] = 2
+
+
+async def test_hold_claims_exactly_the_subnets_again_and_publishes(world: World) -> None:
+    lease = await world.store().acquire(NETWORK, host(1, data="1"))
+    await world.remove(lease.subnets)
+    again = await world.store().hold(lease, host(1, data="2"))
+    assert (again.subnets, again.attrs) == (lease.subnets, host(1, data="2"))
+    assert again.created > lease.created
+    (held,) = (await world.store().leases()).values()
+    assert replace(held, expires_at=None) == replace(again, expires_at=None)
+
+
+async def test_hold_of_what_we_hold_keeps_the_claim(world: World) -> None:
+    lease = await world.store().acquire(NETWORK, host(1, data="1"))
+    again = await world.store().hold(lease, host(1, data="2"))
+    assert (again.subnets, again.created) == (lease.subnets, lease.created)
+
+
+async def test_hold_of_a_reservation_leaves_it_one(world: World) -> None:
+    await world.reserve(nets("10.5.9.0/24"), host(1))
+    lease = await world.store().acquire(NETWORK, host(1))
+    assert (await world.store().hold(lease, host(1, data="2"))).expires_at is None
+
+
+async def test_hold_of_what_another_host_has_names_it_and_changes_nothing(world: World) -> None:
+    lease = await world.store().acquire(NETWORK, host(1))
+    await world.reserve(lease.subnets, host(2))
+    with pytest.raises(LeaseLost, match=r"held by 192\.0\.2\.2"):
+        await world.store().hold(lease, host(1))
+    assert (await world.store().leases())[lease.subnets].attrs == host(2)
+
+
+async def test_hold_gives_up_our_other_leases_even_in_vain_but_no_reservation(world: World) -> None:
+    stale = await world.store().acquire(NETWORK, host(1))
+    await world.reserve(nets("10.5.9.0/24"), host(1))
+    await world.reserve(nets("10.5.10.0/24"), host(2))
+    with pytest.raises(LeaseLost):
+        await world.store().hold(Lease(nets("10.5.10.0/24"), host(1)), host(1))
+    assert set(await world.store().leases()) == {nets("10.5.9.0/24"), nets("10.5.10.0/24")} - {stale.subnets}
+
+
+async def test_another_public_ip_keeps_the_claim_unless_somebody_wrote_over_it(world: World) -> None:
+    lease = await world.store().acquire(NETWORK, host(1))
+    moved = await world.store().acquire(NETWORK, host(9), lease)
+    assert (moved.subnets, moved.created, moved.attrs) == (lease.subnets, lease.created, host(9))
+    assert set(await world.store().leases()) == {lease.subnets}
+    await world.reserve(lease.subnets, host(2))
+    assert (await world.store().acquire(NETWORK, host(7), moved)).subnets != lease.subnets
+
+
+async def test_watch_shows_the_config_and_no_lease_before_the_config_that_came_first(world: World) -> None:
+    store = world.store()
+    async with watching(world.store()) as watch:
+        async with asyncio.timeout(A_WHILE_S):
+            assert (await anext(watch)).config is None
+            await world.configure(CONFIG)
+            lease = await store.acquire(NETWORK, host(1))
+            while lease.subnets not in (snapshot := await anext(watch)).leases:
+                pass
+        assert snapshot.config == CONFIG

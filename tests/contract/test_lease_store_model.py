@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from contract.store_world import SMALL, EtcdWorld, MemoryWorld, World, host, nets
+from contract.store_world import SMALL, EtcdWorld, MemoryWorld, World, host, nets, wish
 from etcd_server import EtcdServer
 from flanneld.lease import Lease, LeaseAttrs, Subnets, SubnetsExhausted
 from flanneld.store import LeaseLost, owns
@@ -76,6 +76,21 @@ class LeaseModel(RuleBasedStateMachine):
             assert (renewed.expires_at is None) == (self.held[which].expires_at is None)
 
     @rule(attrs=hosts, which=subnets)
+    def hold(self, attrs: LeaseAttrs, which: Subnets) -> None:
+        for other, lease in list(self.held.items()):
+            if other != which and owns(attrs, lease) and lease.expires_at is not None:
+                del self.held[other]
+        try:
+            held = self.run(self.store.hold(Lease(which, attrs), attrs))
+        except LeaseLost:
+            assert not owns(attrs, self.held[which])
+            return
+        before = self.held.get(which)
+        assert before is None or owns(attrs, before)
+        assert (held.expires_at is None) == (before is not None and before.expires_at is None)
+        self.held[which] = held
+
+    @rule(attrs=hosts, which=subnets)
     def release(self, attrs: LeaseAttrs, which: Subnets) -> None:
         self.run(self.store.release(Lease(which, attrs)))
         if which in self.held and owns(attrs, self.held[which]) and self.held[which].expires_at is not None:
@@ -100,8 +115,8 @@ class LeaseModel(RuleBasedStateMachine):
 
 
 def _timeless(lease: Lease) -> Lease:
-    """The lease with any expiry as good as any other."""
-    return replace(lease, expires_at=None if lease.expires_at is None else 0)
+    """The lease with any expiry, and any number for its creation, as good as any other."""
+    return replace(lease, expires_at=None if lease.expires_at is None else 0, created=0)
 
 
 def test_memory_store_is_a_dict() -> None:

@@ -216,7 +216,7 @@ async def test_what_is_written_on_a_condition_is_written_only_then(plain: EtcdSe
         listing = await client.create("/txn/a", b"1", lease=0, prefix="/txn/")
         assert listing is not None
         (first,) = listing.keys
-        assert first == KeyValue("/txn/a", b"1", 0, listing.revision)
+        assert first == KeyValue("/txn/a", b"1", 0, listing.revision, listing.revision)
         assert await client.create("/txn/a", b"2", lease=0, prefix="/txn/") is None
         assert await client.replace(first, b"3", lease=0)
         assert not await client.replace(first, b"4", lease=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_network
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from flanneld.config import NetworkConfig, parse_network
 from flanneld.lease import IPNetwork, Lease, LeaseAttrs, Pool, Subnets, SubnetsExhausted, choose_subnet, overlap
-from flanneld.store import choose_claim, fits, owns
+from flanneld.store import LeaseLost, choose_claim, choose_hold, fits, is_ours, owns
 
 NETWORK = parse_network('{"Network": "10.5.0.0/24", "SubnetLen": 28}')
 DUAL = parse_network(
@@ -37,6 +38,11 @@ def nets(*texts: str) -> Subnets:
     return tuple(map(ip_network, texts))
 
 
+def wish(subnets: Subnets) -> Lease:
+    """What a host that knows only its subnets from last time brings along."""
+    return Lease(subnets, LeaseAttrs(()))
+
+
 def host(*ips: str) -> LeaseAttrs:
     return LeaseAttrs(tuple(map(ip_address, ips)))
 
@@ -45,7 +51,7 @@ def lease(attrs: LeaseAttrs, *subnets: str) -> Lease:
     return Lease(nets(*subnets), attrs)
 
 
-A, B = host("192.0.2.1"), host("192.0.2.2")
+A, B, C = host("192.0.2.1"), host("192.0.2.2"), host("192.0.2.3")
 
 
 def networks_near(pool: Pool) -> st.SearchStrategy[IPNetwork]:
@@ -126,43 +132,43 @@ def test_a_pool_of_four_million_is_chosen_from_at_once() -> None:
 
 def test_our_own_lease_is_claimed_first() -> None:
     leases = [lease(B, "10.5.0.16/28"), lease(A, "10.5.0.32/28")]
-    claim = choose_claim(NETWORK, leases, A, prefer=nets("10.5.0.48/28"))
+    claim = choose_claim(NETWORK, leases, A, wish(nets("10.5.0.48/28")))
     assert (claim.subnets, claim.ours, claim.misfits) == (nets("10.5.0.32/28"), leases[1], ())
 
 
 def test_of_several_leases_of_ours_the_preferred_one_is_claimed() -> None:
     leases = [lease(A, "10.5.0.16/28"), lease(A, "10.5.0.32/28")]
-    assert choose_claim(NETWORK, leases, A, prefer=nets("10.5.0.32/28")).ours == leases[1]
+    assert choose_claim(NETWORK, leases, A, wish(nets("10.5.0.32/28"))).ours == leases[1]
 
 
 def test_a_free_preferred_subnet_comes_next() -> None:
-    claim = choose_claim(NETWORK, [lease(B, "10.5.0.16/28")], A, prefer=nets("10.5.0.48/28"))
+    claim = choose_claim(NETWORK, [lease(B, "10.5.0.16/28")], A, wish(nets("10.5.0.48/28")))
     assert (claim.subnets, claim.ours) == (nets("10.5.0.48/28"), None)
 
 
 @pytest.mark.parametrize("prefer", ["10.5.0.16/28", "10.5.0.0/28", "10.5.0.32/29", "10.6.0.16/28"])
 def test_a_preferred_subnet_that_is_taken_or_does_not_fit_is_passed_over(prefer: str) -> None:
-    claim = choose_claim(NETWORK, [lease(B, "10.5.0.16/28")], A, prefer=nets(prefer))
+    claim = choose_claim(NETWORK, [lease(B, "10.5.0.16/28")], A, wish(nets(prefer)))
     assert claim.subnets != nets(prefer)
     assert fits(NETWORK, claim.subnets)
 
 
 def test_a_preferred_pair_is_passed_over_when_one_family_of_it_is_taken() -> None:
     wanted = nets("10.5.0.48/28", "fd00:5:0:3::/64")
-    claim = choose_claim(DUAL, [lease(B, "10.5.0.16/28", "fd00:5:0:3::/64")], A, prefer=wanted)
+    claim = choose_claim(DUAL, [lease(B, "10.5.0.16/28", "fd00:5:0:3::/64")], A, wish(wanted))
     assert claim.subnets != wanted
     assert not overlap(claim.subnets, nets("fd00:5:0:3::/64"))
 
 
 def test_our_leases_that_do_not_fit_any_more_are_misfits_and_free_again() -> None:
     old = [lease(A, "10.6.0.0/24"), lease(A, "10.5.0.0/25"), lease(A, "10.5.0.128/25")]
-    claim = choose_claim(NETWORK, [*old, lease(B, "10.6.1.0/24")], A, prefer=())
+    claim = choose_claim(NETWORK, [*old, lease(B, "10.6.1.0/24")], A)
     assert claim.misfits == tuple(old)
     assert claim.ours is None
 
 
 def test_an_attempt_after_a_lost_claim_looks_elsewhere() -> None:
-    claims = {choose_claim(NETWORK, [], A, nets("10.5.0.48/28"), attempt).subnets for attempt in range(8)}
+    claims = {choose_claim(NETWORK, [], A, wish(nets("10.5.0.48/28")), attempt).subnets for attempt in range(8)}
     assert len(claims) > 3
 
 
@@ -171,11 +177,11 @@ def test_claims_never_overlap(numbers: list[int], network: NetworkConfig) -> Non
     leases: list[Lease] = []
     for number in numbers:
         attrs = host(f"192.0.2.{number}")
-        claim = choose_claim(network, leases, attrs, prefer=())
+        claim = choose_claim(network, leases, attrs)
         assert fits(network, claim.subnets)
         assert not any(overlap(claim.subnets, other.subnets) for other in leases)
         leases.append(Lease(claim.subnets, attrs))
-        assert choose_claim(network, leases, attrs, prefer=()).ours == leases[-1]
+        assert choose_claim(network, leases, attrs).ours == leases[-1]
 
 
 def test_a_host_is_known_by_its_first_family_that_the_lease_has_too() -> None:
@@ -186,3 +192,29 @@ def test_a_host_is_known_by_its_first_family_that_the_lease_has_too() -> None:
     assert not owns(host("2001:db8::1"), lease(host("2001:db8::2"), "fd00:5:0:1::/64"))
     assert not owns(host("192.0.2.1"), lease(host("2001:db8::1"), "10.5.0.16/28"))
     assert not owns(both, lease(LeaseAttrs(()), "10.5.0.16/28"))
+
+
+def test_a_claim_is_known_again_by_its_creation_when_our_address_has_changed() -> None:
+    former = Lease(nets("10.5.0.16/28"), A, created=7)
+    assert is_ours(C, former, former)
+    assert choose_claim(NETWORK, [former], C, former).ours == former
+    for other in (replace(former, created=8), replace(former, attrs=B), replace(former, subnets=nets("10.5.0.32/28"))):
+        assert not is_ours(C, former, other), "another claim, another host's, another subnet's"
+    assert is_ours(C, former, replace(former, attrs=LeaseAttrs(()))), "garbage was written over it"
+    assert not is_ours(C, wish(former.subnets), former), "a wish is no claim"
+
+
+def test_hold_claims_what_is_free_or_ours_and_gives_up_our_others() -> None:
+    mine, other = lease(A, "10.5.0.16/28"), lease(A, "10.5.0.32/28")
+    assert choose_hold([], mine, A).ours is None
+    claim = choose_hold([mine, other, lease(B, "10.5.0.48/28")], mine, A)
+    assert (claim.ours, claim.misfits) == (mine, (other,))
+    claim.require_free()
+
+
+def test_hold_names_who_is_in_the_way_after_giving_up_what_is_in_theirs() -> None:
+    mine, stale, rival = lease(A, "10.5.0.16/28"), lease(A, "10.5.0.32/28"), lease(B, "10.5.0.16/28")
+    claim = choose_hold([stale, rival], mine, A)
+    assert claim.misfits == (stale,)
+    with pytest.raises(LeaseLost, match=r"^lease 10\.5\.0\.16/28 is held by 192\.0\.2\.2$"):
+        claim.require_free()
