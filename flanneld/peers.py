@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
+from typing import Protocol
 
 from flanneld import FlanneldError
 from flanneld.backend import Programmed, Refusal
@@ -19,7 +20,6 @@ from flanneld.config import NetworkConfig
 from flanneld.kernel import count_kinds
 from flanneld.lease import IPAddress, Lease, Leases, inside, overlap
 from flanneld.log import Log, Once
-from flanneld.mesh import Mesh
 from flanneld.retry import Backoff
 from flanneld.store import owns
 from flanneld.tally import Histogram
@@ -80,13 +80,20 @@ class Rounds:
     """How many of them are not there."""
 
 
+class Reacher(Protocol):
+    """Brings the kernel to a set of peers: the mesh."""
+
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool) -> Programmed:
+        """See `mesh.Mesh.reach`."""
+
+
 class PeerLoop:
     """Applies the latest leases to the mesh, as often as something asks for it, and again after a failure."""
 
     def __init__(
         self,
         network: NetworkConfig,
-        mesh: Mesh,
+        mesh: Reacher,
         own: Lease,
         state: Callable[[str], None],
         now: Callable[[], float] = time.monotonic,

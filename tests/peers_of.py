@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_address, ip_interface, ip_network
 
-from flanneld.backend import Uplink
+from flanneld.backend import Network, Refusal, Uplink, program
 from flanneld.config import NetworkConfig, parse_network
+from flanneld.kernel import Kernel
 from flanneld.lease import Family, Lease, LeaseAttrs
 
 FAMILIES: tuple[Family, ...] = (4, 6)
@@ -33,3 +35,8 @@ def lease(n: int, backend_type: str = "vxlan", families: tuple[Family, ...] = (4
 
 def vtep_mac(n: int) -> str:
     return f"0e:00:00:00:00:{n:02x}"
+
+
+async def apply(attached: Network, kernel: Kernel, peers: Collection[Lease]) -> tuple[Refusal, ...]:
+    """What the mesh does for one method alone: bring the kernel to these peers; returns the refusals."""
+    return program(kernel, attached.owner, [await attached.reach(peers)]).refused

@@ -12,7 +12,7 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from ctypes import addressof, c_uint32
@@ -20,7 +20,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from flanneld.backend import Uplink
+from flanneld.backend import Refusal, Uplink
 from flanneld.backends.udp.backend import UdpBackend, UdpNetwork
 from flanneld.config import parse_network
 from flanneld.lease import Lease, LeaseAttrs
@@ -28,6 +28,7 @@ from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.links import link
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.netns import run_in, setns
+from peers_of import apply
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,6 +106,10 @@ class Host:
         """Run on the host's loop, as the daemon's own task would."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
 
+    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
+        """Reach exactly these peers."""
+        return await apply(self.network, self._kernel, peers)
+
     def _main(self) -> None:
         setns(self._namespace)
         with suppress(asyncio.CancelledError):
@@ -120,7 +125,8 @@ class Host:
                 assert isinstance(network, UdpNetwork)
                 self.network = network
                 await network.adopt(LEASES[self._number])
-                await network.apply([lease for number, lease in LEASES.items() if number != self._number])
+                self._kernel = LinuxKernel(netlink)
+                await self.apply([lease for number, lease in LEASES.items() if number != self._number])
                 self._ready.set()
                 await network.run()
 

@@ -15,7 +15,7 @@ from contract.kernel_world import OTHERS_PROTOCOL, UPLINK, WatchedKernel, watche
 from flanneld.backend import Network, load_backend
 from flanneld.kernel import Route
 from flanneld.lease import FAMILIES, IPNetwork
-from peers_of import lease, network, uplink
+from peers_of import apply, lease, network, uplink
 
 kernel_backends = pytest.mark.parametrize("kind", ["vxlan", "host-gw"])
 
@@ -55,10 +55,10 @@ async def test_only_the_last_peers_count(shared_kernel: WatchedKernel, kind: str
     shared_kernel.clear()
     async with attached_to(shared_kernel, kind) as attached:
         for peers in rounds:
-            assert not await attached.apply([lease(n, kind, FAMILIES) for n in peers])
+            assert not await apply(attached, shared_kernel, [lease(n, kind, FAMILIES) for n in peers])
         after_all = shared_kernel.everything()
         shared_kernel.remove(after_all)
-        await attached.apply([lease(n, kind, FAMILIES) for n in rounds[-1]])
+        await apply(attached, shared_kernel, [lease(n, kind, FAMILIES) for n in rounds[-1]])
     assert shared_kernel.everything() == after_all
     assert routed(shared_kernel) == subnets(*rounds[-1])
 
@@ -66,38 +66,38 @@ async def test_only_the_last_peers_count(shared_kernel: WatchedKernel, kind: str
 @kernel_backends
 async def test_the_same_peers_again_touch_nothing(kernel: WatchedKernel, kind: str) -> None:
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([lease(7, kind, FAMILIES)])
+        await apply(attached, kernel, [lease(7, kind, FAMILIES)])
         kernel.written.clear()
-        await attached.apply([lease(7, kind, FAMILIES)])
+        await apply(attached, kernel, [lease(7, kind, FAMILIES)])
     assert kernel.written == []
 
 
 @kernel_backends
 async def test_what_was_lost_comes_back(kernel: WatchedKernel, kind: str) -> None:
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
+        await apply(attached, kernel, [lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
         before = kernel.everything()
         for entry in before:
             kernel.remove([entry])
-            await attached.apply([lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
+            await apply(attached, kernel, [lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
             assert kernel.everything() == before
 
 
 @kernel_backends
 async def test_all_that_is_programmed_is_the_owners(kernel: WatchedKernel, kind: str) -> None:
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
+        await apply(attached, kernel, [lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
         assert kernel.entries(attached.owner) == kernel.everything()
 
 
 @kernel_backends
 async def test_what_an_earlier_run_left_is_taken_over(kernel: WatchedKernel, kind: str) -> None:
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
+        await apply(attached, kernel, [lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)])
     assert routed(kernel) == subnets(7, 8), "the data plane outlives the daemon"
     async with attached_to(kernel, kind) as attached:
         assert routed(kernel) == subnets(7, 8), "and its start"
-        await attached.apply([lease(8, kind, FAMILIES), lease(9, kind, FAMILIES)])
+        await apply(attached, kernel, [lease(8, kind, FAMILIES), lease(9, kind, FAMILIES)])
     assert routed(kernel) == subnets(8, 9)
 
 
@@ -105,12 +105,12 @@ async def test_what_an_earlier_run_left_is_taken_over(kernel: WatchedKernel, kin
 async def test_what_another_backend_left_is_taken_out(kernel: WatchedKernel, kind: str) -> None:
     other = "host-gw" if kind == "vxlan" else "vxlan"
     async with attached_to(kernel, other) as attached:
-        await attached.apply([lease(7, other, FAMILIES), lease(8, other, FAMILIES)])
+        await apply(attached, kernel, [lease(7, other, FAMILIES), lease(8, other, FAMILIES)])
     async with attached_to(kernel, kind) as attached:
-        assert await attached.apply([lease(8, kind, FAMILIES)]) == ()
+        assert await apply(attached, kernel, [lease(8, kind, FAMILIES)]) == ()
         assert routed(kernel) == subnets(8)
     async with attached_to(kernel, "alloc") as attached:
-        assert await attached.apply([lease(8, "", FAMILIES)]) == ()
+        assert await apply(attached, kernel, [lease(8, "", FAMILIES)]) == ()
         assert routed(kernel) == set()
 
 
@@ -121,29 +121,26 @@ async def test_routes_of_others_are_left_alone(kernel: WatchedKernel, kind: str)
     others |= {Route(ip_network("192.0.2.0/24"), UPLINK, gateway)}
     assert not kernel.add(others)
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([lease(7, kind, FAMILIES)])
-        await attached.apply([])
+        await apply(attached, kernel, [lease(7, kind, FAMILIES)])
+        await apply(attached, kernel, [])
     assert kernel.everything() == others
 
 
 @kernel_backends
-async def test_a_peer_that_speaks_another_method_is_told_and_left_out(kernel: WatchedKernel, kind: str) -> None:
-    other = lease(7, "ipip", FAMILIES)
+async def test_a_method_speaks_to_those_whose_lease_names_it(kernel: WatchedKernel, kind: str) -> None:
     async with attached_to(kernel, kind) as attached:
-        refused = await attached.apply([other])
-    assert [(refusal.lease, refusal.foreign) for refusal in refused] == [(other, True)]
-    assert kernel.everything() == set()
+        assert [attached.speaks(lease(7, spoken, FAMILIES)) for spoken in (kind, "ipip", "")] == [True, False, False]
 
 
 @kernel_backends
 async def test_every_refused_entry_is_its_peers_refusal_and_nobody_elses(kernel: WatchedKernel, kind: str) -> None:
     bad, good = lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([bad])
+        await apply(attached, kernel, [bad])
         for entry in kernel.everything():
-            await attached.apply([])
+            await apply(attached, kernel, [])
             kernel.refused = {entry}
-            (refused,) = await attached.apply([bad, good])
+            (refused,) = await apply(attached, kernel, [bad, good])
             assert (refused.lease, refused.foreign) == (bad, False)
             assert str(entry) in refused.why
             assert subnets(8) <= routed(kernel)
@@ -153,10 +150,10 @@ async def test_every_refused_entry_is_its_peers_refusal_and_nobody_elses(kernel:
 async def test_a_peer_is_refused_once_however_many_of_its_entries_are(kernel: WatchedKernel, kind: str) -> None:
     bad, good = lease(7, kind, FAMILIES), lease(8, kind, FAMILIES)
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([bad])
+        await apply(attached, kernel, [bad])
         kernel.refused = set(kernel.everything())
-        await attached.apply([])
-        (refused,) = await attached.apply([bad, good])
+        await apply(attached, kernel, [])
+        (refused,) = await apply(attached, kernel, [bad, good])
         assert refused.lease == bad
 
 
@@ -164,11 +161,11 @@ async def test_a_peer_is_refused_once_however_many_of_its_entries_are(kernel: Wa
 async def test_a_peer_that_changed_its_address_is_followed(kernel: WatchedKernel, kind: str) -> None:
     moved = replace(lease(7, kind), attrs=lease(9, kind).attrs)
     async with attached_to(kernel, kind) as attached:
-        await attached.apply([lease(7, kind)])
-        await attached.apply([moved])
+        await apply(attached, kernel, [lease(7, kind)])
+        await apply(attached, kernel, [moved])
         after = kernel.everything()
-        await attached.apply([])
-        await attached.apply([moved])
+        await apply(attached, kernel, [])
+        await apply(attached, kernel, [moved])
         assert kernel.everything() == after
 
 
@@ -177,7 +174,7 @@ async def test_what_linux_itself_refuses_is_its_peers_refusal() -> None:
     broadcast = replace(lease(7, "host-gw"), attrs=replace(lease(7, "host-gw").attrs, public_ips=(ip_address("10.0.0.255"),)))
     with watched_kernel("linux") as kernel:
         async with attached_to(kernel, "host-gw") as attached:
-            (refused,) = await attached.apply([broadcast, lease(8, "host-gw")])
+            (refused,) = await apply(attached, kernel, [broadcast, lease(8, "host-gw")])
         assert refused.lease == broadcast
         assert "route 10.244.7.0/24 via 10.0.0.255" in refused.why
         assert "invalid gateway" in refused.why

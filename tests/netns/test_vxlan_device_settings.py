@@ -15,7 +15,7 @@ from flanneld.kernel import KernelError
 from flanneld.lease import FAMILIES, Family
 from flanneld.linux import netns
 from flanneld.linux.kernel import LinuxKernel
-from peers_of import lease, network, uplink
+from peers_of import apply, lease, network, uplink
 from scratch_netns import ScratchNetns, scratch_netns
 
 UPLINK = 2
@@ -52,7 +52,7 @@ class Host:
         vni, peer = settings.get("VNI", 1), lease(7, families=families)
         data = tuple((family, text.replace('"VNI":1', f'"VNI":{vni}')) for family, text in peer.attrs.backend_data)
         async with self.attached(settings, families) as attached:
-            assert await attached.apply([replace(peer, attrs=replace(peer.attrs, backend_data=data))]) == ()
+            assert await apply(attached, self.kernel, [replace(peer, attrs=replace(peer.attrs, backend_data=data))]) == ()
         return self.device(f"flannel.{vni}")
 
 
@@ -108,10 +108,10 @@ async def test_another_vni_is_another_device_and_takes_the_routes(host: Host) ->
 
 async def test_a_mac_that_a_stranger_changed_is_put_back_with_all_that_it_took_along(host: Host) -> None:
     async with host.attached() as attached:
-        await attached.apply([lease(7)])
+        await apply(attached, host.kernel, [lease(7)])
         before, entries = host.device(), host.kernel.entries(attached.owner)
         host.scratch.ip("link set flannel.1 address 02:00:00:00:00:99")
-        await attached.apply([lease(7)])
+        await apply(attached, host.kernel, [lease(7)])
         assert host.device()["address"] == before["address"]
         assert before["address"] in attached.attrs.data(4)
         assert host.kernel.entries(attached.owner) == entries
@@ -119,11 +119,11 @@ async def test_a_mac_that_a_stranger_changed_is_put_back_with_all_that_it_took_a
 
 async def test_a_device_that_went_down_comes_back_with_all_that_it_took_along(host: Host) -> None:
     async with host.attached() as attached:
-        await attached.apply([lease(7)])
+        await apply(attached, host.kernel, [lease(7)])
         entries = host.kernel.entries(attached.owner)
         host.scratch.ip("link set flannel.1 down")
         assert host.kernel.entries(attached.owner) != entries
-        await attached.apply([lease(7)])
+        await apply(attached, host.kernel, [lease(7)])
         assert host.kernel.entries(attached.owner) == entries
         assert "UP" in host.device()["flags"]
 

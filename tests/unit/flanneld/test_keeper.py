@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import pytest
 
-from flanneld.keeper import LeaseKeeper
-from flanneld.lease import Lease
+from flanneld.keeper import DISPUTE_S, LeaseKeeper, LeaseState, Listener
+from flanneld.lease import Lease, LeaseAttrs, Leases
 from flanneld.store import LeaseLost, StoreError, StoreUnavailable
 from flanneld.stores.memory import MemoryCluster, MemoryLeaseStore
 from peers_of import lease, network
@@ -17,71 +19,168 @@ DAY_S = 86400.0
 HOUR_S = 3600.0
 
 
-def keeper_of(own: Lease, margin_s: float = HOUR_S, store: MemoryLeaseStore | None = None) -> LeaseKeeper:
-    return LeaseKeeper(store or MemoryLeaseStore(MemoryCluster(CONFIG)), network(), own, margin_s, lambda: 0.0)
+@dataclass
+class World:
+    """A store that may be away, a clock that stands still, and what the keeper says."""
+
+    cluster: MemoryCluster = field(default_factory=lambda: MemoryCluster(CONFIG))
+    now_s: float = 0.0
+    away: list[Exception] = field(default_factory=list)
+    """What the next calls of the store raise."""
+    states: list[str] = field(default_factory=list)
+    changed: list[Lease] = field(default_factory=list)
+
+    def store(self) -> MemoryLeaseStore:
+        return Away(self.cluster, self.away, lambda: self.now_s)
+
+    def keeper(self, own: Lease, margin_s: float = HOUR_S) -> LeaseKeeper:
+        return LeaseKeeper(self.store(), own, margin_s, lambda: self.now_s, Listener(self.states.append, self.changed.append))
+
+    def leases(self) -> Leases:
+        return self.cluster.snapshot()[0]
+
+
+class Away(MemoryLeaseStore):
+    """A store that fails as often as it is told."""
+
+    def __init__(self, cluster: MemoryCluster, away: list[Exception], now: object) -> None:
+        super().__init__(cluster, now=now)  # type: ignore[arg-type]
+        self._away = away
+
+    async def renew(self, lease: Lease) -> Lease:
+        if self._away:
+            raise self._away.pop()
+        return await super().renew(lease)
+
+    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+        if self._away:
+            raise self._away.pop()
+        return await super().hold(lease, attrs)
+
+
+def state_of(keeper: LeaseKeeper) -> str:
+    return keeper.state.value
+
+
+@asynccontextmanager
+async def running(keeper: LeaseKeeper) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(keeper.run())
+    try:
+        async with asyncio.timeout(10):
+            yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def come(look: Callable[[], object]) -> None:
+    """Wait until there is something to see."""
+    while not look():  # noqa: ASYNC110  # what is looked at tells nobody
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
+
+
+async def until(world: World, *, held: Lease) -> None:
+    """Wait until the store shows that."""
+    await come(lambda: any((one.subnets, one.attrs) == (held.subnets, held.attrs) for one in world.leases().values()))
 
 
 @pytest.mark.parametrize(
     ("expires_at", "margin_s", "renewal_in_s"),
     [(DAY_S, HOUR_S, 12 * HOUR_S), (DAY_S, 20 * HOUR_S, 4 * HOUR_S), (-5.0, HOUR_S, 1.0), (None, HOUR_S, None)],
 )
-def test_renewal_is_at_half_time_or_the_margin_before_the_end(
+async def test_renewal_is_at_half_time_or_the_margin_before_the_end(
     expires_at: float | None, margin_s: float, renewal_in_s: float | None
 ) -> None:
-    assert keeper_of(replace(lease(1), expires_at=expires_at), margin_s).renewal_in() == renewal_in_s
+    assert World().keeper(replace(lease(1), expires_at=expires_at), margin_s).renewal_in() == renewal_in_s
 
 
-async def test_a_lease_that_vanished_is_claimed_again() -> None:
-    cluster = MemoryCluster(CONFIG)
-    store = MemoryLeaseStore(cluster)
-    own = await store.acquire(network(), lease(1).attrs)
-    keeper = keeper_of(own, store=store)
-    cluster.remove(own.subnets)
-    keeper.leases({})
-    task = asyncio.create_task(keeper.run())
-    async with asyncio.timeout(10), aclosing(store.watch()) as watch:
-        async for leases in watch:
-            if leases:
-                break
-    task.cancel()
-    assert set(await store.leases()) == {own.subnets}
+async def test_a_lease_that_vanished_is_claimed_again_and_the_new_claim_is_told() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    keeper = world.keeper(own)
+    world.cluster.remove(own.subnets)
+    keeper.leases(world.leases())
+    assert state_of(keeper) == "missing"
+    async with running(keeper):
+        await until(world, held=own)
+    assert state_of(keeper) == "held"
+    assert [one.created for one in world.changed] == [keeper.lease.created]
+    assert keeper.lease.created > own.created
 
 
-async def test_a_lease_that_another_host_holds_is_lost_and_nothing_else_is_taken() -> None:
-    cluster = MemoryCluster(CONFIG)
-    store = MemoryLeaseStore(cluster)
-    own = await store.acquire(network(), lease(1).attrs)
+async def test_another_host_is_given_time_to_let_go_and_then_the_lease_is_lost() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
     taken = replace(own, attrs=lease(2).attrs)
-    cluster.put(taken)
-    keeper = keeper_of(own, store=store)
-    keeper.leases({own.subnets: taken})
-    with pytest.raises(LeaseLost, match=str(own)):
-        await keeper.run()
-    assert dict(await store.leases()) == {own.subnets: taken}
+    world.cluster.put(taken)
+    keeper = world.keeper(own)
+    keeper.leases(world.leases())
+    async with running(keeper) as task:
+        await come(lambda: any("lost" in state for state in world.states))
+        assert not task.done()
+        world.now_s += DISPUTE_S + 1
+        with pytest.raises(LeaseLost, match=r"held by 10\.0\.0\.2"):
+            await task
+    assert state_of(keeper) == "lost"
+    assert {one.attrs for one in world.leases().values()} == {taken.attrs}
 
 
-class Away(MemoryLeaseStore):
-    """A store that fails the first two renewals, whether it says that waiting helps or not."""
-
-    def __init__(self, cluster: MemoryCluster) -> None:
-        super().__init__(cluster, now=lambda: 0.0)
-        self.away = [StoreUnavailable("etcd is away"), StoreError("etcd: permission denied")]
-        self.renewed = asyncio.Event()
-
-    async def renew(self, lease: Lease) -> Lease:
-        if self.away:
-            raise self.away.pop()
-        self.renewed.set()
-        return await super().renew(lease)
+async def test_a_dispute_ends_when_the_other_host_lets_go() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    world.cluster.put(replace(own, attrs=lease(2).attrs))
+    keeper = world.keeper(own)
+    keeper.leases(world.leases())
+    async with running(keeper):
+        await come(lambda: world.states)
+        world.cluster.remove(own.subnets)
+        await until(world, held=own)
+    assert world.states[-1] == ""
 
 
-async def test_renewal_waits_for_the_store_to_come_back() -> None:
-    store = Away(MemoryCluster(CONFIG))
-    own = await store.acquire(network(), lease(1).attrs)
-    keeper = keeper_of(replace(own, expires_at=0.0), store=store)
-    task = asyncio.create_task(keeper.run())
-    async with asyncio.timeout(10):
-        await store.renewed.wait()
-        await asyncio.sleep(0)
-    task.cancel()
+async def test_renewal_waits_for_the_store_to_come_back_whatever_it_says_meanwhile() -> None:
+    world = World(away=[StoreUnavailable("etcd is away"), StoreError("etcd: permission denied")])
+    own = await world.store().acquire(network(), lease(1).attrs)
+    keeper = world.keeper(replace(own, expires_at=0.0))
+    async with running(keeper):
+        await come(lambda: not world.away and keeper.lease.expires_at != 0.0)
     assert keeper.renewal_in() == 12 * HOUR_S
+
+
+async def test_without_the_store_a_lease_expires_by_our_own_clock_and_is_kept_all_the_same() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    world.away += [StoreUnavailable("etcd is away")] * 3
+    keeper = world.keeper(replace(own, expires_at=0.0))
+    world.now_s = 1.0
+    assert state_of(keeper) == "expired"
+    async with running(keeper):
+        await come(lambda: not world.away and keeper.state is LeaseState.HELD)
+    assert "etcd is away" in world.states
+
+
+async def test_what_is_to_be_published_waits_for_the_store_and_then_is() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    keeper = world.keeper(own)
+    world.away.append(StoreUnavailable("etcd is away"))
+    async with running(keeper):
+        keeper.publish(lease(3).attrs)
+        await until(world, held=replace(own, attrs=lease(3).attrs))
+    assert keeper.lease.created == own.created
+
+
+async def test_what_somebody_wrote_over_is_published_again_and_our_own_late_news_is_not_taken_for_it() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    keeper = world.keeper(own)
+    async with running(keeper):
+        keeper.publish(changed := replace(own.attrs, backend_data=((4, '{"VNI":2}'),)))
+        await until(world, held=replace(own, attrs=changed))
+        keeper.leases(MappingProxyType({own.subnets: own}))
+        await asyncio.sleep(0.01)
+        assert len(world.changed) == 1
+        world.cluster.put(replace(own, attrs=replace(own.attrs, backend_data=((4, "{}"),))))
+        keeper.leases(world.leases())
+        await until(world, held=replace(own, attrs=changed))

@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 
-from flanneld.backend import Refusal
-from flanneld.kernel import Owner
-from flanneld.lease import Lease, LeaseAttrs
-from flanneld.peers import PeerLoop, eligible
+from flanneld.backend import Programmed, Refusal
+from flanneld.kernel import Report, Route
+from flanneld.lease import Lease
+from flanneld.peers import MANY_REPAIRS, REPAIRS_S, TRUST_S, Calm, PeerLoop, believed, eligible
 from flanneld.store import StoreError
 from peers_of import lease, network
 
 OWN = lease(1)
+ROUTE = Route(ip_network("10.244.7.0/24"), 2)
 
 
 def subnets_of(*leases: Lease) -> dict[tuple[object, ...], Lease]:
@@ -40,28 +41,23 @@ def test_a_lease_outside_the_pod_network_is_left_out() -> None:
 
 
 class Recorder:
-    """A Network that writes down what it is asked to apply, and does what the test says with it."""
-
-    attrs = LeaseAttrs(())
-    mtu = 1500
-    owner = Owner()
+    """A mesh that writes down whom it is to reach, and does what the test says with it."""
 
     def __init__(self) -> None:
         self.applied: list[list[Lease]] = []
         self.answer: Exception | tuple[Refusal, ...] = ()
+        self.report = Report()
+        self.disturbed: list[bool] = []
         self.called = asyncio.Condition()
 
-    async def adopt(self, own: Lease) -> None: ...
-
-    async def run(self) -> None: ...
-
-    async def apply(self, peers: Collection[Lease]) -> tuple[Refusal, ...]:
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool) -> Programmed:
         async with self.called:
             self.applied.append(list(peers))
+            self.disturbed.append(disturbed)
             self.called.notify_all()
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        return Programmed(self.answer, self.report)
 
     async def calls(self, count: int) -> None:
         async with self.called:
@@ -71,10 +67,15 @@ class Recorder:
 @asynccontextmanager
 async def running(recorder: Recorder, states: list[str]) -> AsyncIterator[PeerLoop]:
     loop = PeerLoop(network(), recorder, OWN, states.append)
+    async with asyncio.timeout(10), going(loop):
+        yield loop
+
+
+@asynccontextmanager
+async def going(loop: PeerLoop) -> AsyncIterator[None]:
     task = asyncio.create_task(loop.run())
     try:
-        async with asyncio.timeout(10):
-            yield loop
+        yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -85,7 +86,7 @@ async def test_a_disturbance_applies_the_same_peers_again() -> None:
     async with running(recorder, states) as loop:
         loop.leases(subnets_of(OWN, lease(7)))  # type: ignore[arg-type]
         await recorder.calls(1)
-        loop.disturbed()
+        loop.disturbed("route")
         await recorder.calls(2)
     assert recorder.applied[:2] == [[lease(7)], [lease(7)]]
     assert states[0] == ""
@@ -94,7 +95,7 @@ async def test_a_disturbance_applies_the_same_peers_again() -> None:
 async def test_nothing_is_applied_before_the_leases_are_known() -> None:
     recorder = Recorder()
     async with running(recorder, []) as loop:
-        loop.disturbed()
+        loop.disturbed("route")
         await asyncio.sleep(0.01)
     assert recorder.applied == []
 
@@ -121,7 +122,7 @@ async def test_a_refused_peer_keeps_a_new_host_unready_but_not_one_that_was_read
             loop.leases(subnets_of(OWN, lease(7)))  # type: ignore[arg-type]
             await recorder.calls(1)
             recorder.answer = (refusal,)
-            loop.disturbed()
+            loop.disturbed("route")
             await recorder.calls(2)
             await asyncio.sleep(0)
         assert states[-1] == expected
@@ -135,3 +136,57 @@ async def test_a_host_that_speaks_another_method_does_not_hold_up_readiness() ->
         await recorder.calls(1)
         await asyncio.sleep(0)
     assert states == [""]
+
+
+async def test_a_repair_is_what_changed_although_only_the_kernel_did() -> None:
+    recorder = Recorder()
+    recorder.report = Report(added=frozenset({ROUTE}))
+    async with running(recorder, []) as loop:
+        loop.leases(subnets_of(OWN, lease(7)))  # type: ignore[arg-type]
+        await recorder.calls(1)
+        await asyncio.sleep(0)
+        assert not loop.rounds.repairs
+        loop.disturbed("route")
+        await recorder.calls(2)
+        await asyncio.sleep(0)
+        assert loop.rounds.repairs == {("route", "route"): 1}
+    assert recorder.disturbed == [False, True]
+
+
+async def test_a_store_that_forgot_us_takes_no_peer_away_before_it_has_known_us_again_for_a_while() -> None:
+    recorder, now_s = Recorder(), [0.0]
+    loop = PeerLoop(network(), recorder, OWN, lambda why: None, lambda: now_s[0])
+    async with asyncio.timeout(10), going(loop):
+        loop.leases(subnets_of(OWN, lease(7), lease(8)))  # type: ignore[arg-type]
+        await recorder.calls(1)
+        loop.leases({})
+        await recorder.calls(2)
+        loop.leases(subnets_of(lease(9)))  # type: ignore[arg-type]
+        await recorder.calls(3)
+        loop.leases(subnets_of(OWN, lease(8)))  # type: ignore[arg-type]
+        await recorder.calls(4)
+        now_s[0] += TRUST_S
+        loop.disturbed("route")
+        await recorder.calls(5)
+    assert [sorted(map(str, peers)) for peers in recorder.applied[:5]] == [
+        ["10.244.7.0/24", "10.244.8.0/24"],
+        ["10.244.7.0/24", "10.244.8.0/24"],
+        ["10.244.7.0/24", "10.244.8.0/24", "10.244.9.0/24"],
+        ["10.244.7.0/24", "10.244.8.0/24"],
+        ["10.244.8.0/24"],
+    ]
+
+
+def test_what_a_forgetful_store_says_goes_before_what_it_said() -> None:
+    moved = replace(lease(7), attrs=lease(9).attrs)
+    assert believed(subnets_of(moved), subnets_of(lease(7), lease(8))) == subnets_of(moved, lease(8))  # type: ignore[arg-type]
+
+
+def test_two_programs_that_undo_each_others_work_slow_down() -> None:
+    now_s = [0.0]
+    calm = Calm(lambda: now_s[0])
+    assert [calm.repaired() for _ in range(MANY_REPAIRS)] == [True] * (MANY_REPAIRS - 1) + [False]
+    assert calm.pause_s() > 0
+    now_s[0] += REPAIRS_S
+    assert calm.pause_s() == 0
+    assert calm.repaired()

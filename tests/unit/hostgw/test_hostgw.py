@@ -10,7 +10,7 @@ from flanneld.kernel import Route
 from flanneld.lease import FAMILIES
 from hostgw.backend import HostGwBackend, plan
 from memory_kernel import MemoryKernel
-from peers_of import lease, network, uplink
+from peers_of import apply, lease, network, uplink
 
 HOST_GW = '{"Type": "host-gw"}'
 
@@ -47,6 +47,6 @@ async def test_behind_a_nat_it_does_not_start() -> None:
 async def test_a_peer_of_another_segment_does_not_keep_the_others_out() -> None:
     kernel = MemoryKernel()
     async with HostGwBackend().attach(uplink(), network(HOST_GW), kernel) as attached:
-        refused = await attached.apply([lease(7, "host-gw"), lease(8, "host-gw", segment="10.0.1")])
+        refused = await apply(attached, kernel, [lease(7, "host-gw"), lease(8, "host-gw", segment="10.0.1")])
     assert [refusal.lease for refusal in refused] == [lease(8, "host-gw", segment="10.0.1")]
     assert kernel.present == {Route(ip_network("10.244.7.0/24"), 2, ip_address("10.0.0.7"))}
