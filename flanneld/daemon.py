@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,14 +24,16 @@ from flanneld.config import ConfigError, NetworkConfig
 from flanneld.dry_run import pending
 from flanneld.flags import Options
 from flanneld.health import Health, serve_health
-from flanneld.host import Host, Pods
+from flanneld.host import Host
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.lock import hold
 from flanneld.linux.netlink import Monitor, Netlink
 from flanneld.linux.uplink import find_uplink, follow_uplink
 from flanneld.log import Log
+from flanneld.measures import measures
 from flanneld.membership import Membership
 from flanneld.mesh import Mesh
+from flanneld.metrics import Exporter
 from flanneld.retry import Backoff, retry
 from flanneld.store import LeaseStore, NetworkNotConfigured, StoreError, StoreUnavailable
 from flanneld.stores.etcd import open_etcd_store
@@ -53,7 +56,8 @@ async def run(options: Options) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(only_one(options))
         health = Health("network config", "lease", "rules", "subnet.env", "peers", *(["cni"] if options.cni_socket else []))
-        await stack.enter_async_context(serve_health(options.healthz_ip, options.healthz_port, health))
+        exporter = Exporter()
+        await stack.enter_async_context(serve_health(options.healthz_ip, options.healthz_port, health, exporter))
         store = open_etcd_store(options)
         stack.push_async_callback(store.close)
         async with asyncio.TaskGroup() as tasks:
@@ -63,7 +67,7 @@ async def run(options: Options) -> None:
                 tasks.create_task(pods_served(pods, health))
             network = await first_network(store)
             health.met("network config")
-            await join(options, network, store, health, pods)
+            await join(Parts(options, store, health, exporter, pods), network)
 
 
 async def say_pending(options: Options) -> None:
@@ -76,8 +80,20 @@ async def say_pending(options: Options) -> None:
     sys.stdout.writelines(f"{change}\n" for change in changes or ("nothing would change",))
 
 
-async def join(options: Options, network: NetworkConfig, store: LeaseStore, health: Health, pods: Pods | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is there before the network is known."""
+
+    options: Options
+    store: LeaseStore
+    health: Health
+    exporter: Exporter
+    pods: CniServer | None
+
+
+async def join(parts: Parts, network: NetworkConfig) -> None:
     """Take this host into the network and keep it there; raises FlanneldError."""
+    options, store, health, pods = parts.options, parts.store, parts.health, parts.pods
     families = [pool.family for pool in network.pools]
     async with AsyncExitStack() as stack:
         netlink = stack.enter_context(Netlink())
@@ -93,7 +109,9 @@ async def join(options: Options, network: NetworkConfig, store: LeaseStore, heal
             await member.settle(network, uplink, None)
             if pods is not None:
                 pods.subnet_env_changed()
-            await Host(member, store, monitor, health, partial(follow_uplink, netlink, options), pods).run()
+            host = Host(member, store, monitor, health, partial(follow_uplink, netlink, options), pods)
+            parts.exporter.add(partial(measures, host, member, store, health, netlink))
+            await host.run()
 
 
 async def pods_served(pods: CniServer, health: Health) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon tells probes: /healthz and /readyz over HTTP; must not know what makes it ready.
+"""What the daemon tells probes and scrapes: /healthz, /readyz and /metrics over HTTP; must not know what makes it ready.
 
 Paths and texts are flannel's; that readiness has reasons is ours. One request a connection (RFC 9112 §9.6), parsed by h11.
 """
@@ -18,6 +18,7 @@ import h11
 
 from flanneld import FlanneldError
 from flanneld.lease import IPAddress
+from flanneld.metrics import CONTENT_TYPE, Exporter
 
 REQUEST_TIMEOUT_S = 5.0
 """For a whole connection; a probe takes milliseconds."""
@@ -69,8 +70,8 @@ Routes: TypeAlias = Mapping[str, Callable[[], Response]]
 """Path to what answers a GET of it."""
 
 
-def health_routes(health: Health) -> Routes:
-    """Alive for as long as we answer; ready when nothing is unmet."""
+def health_routes(health: Health, exporter: Exporter) -> Routes:
+    """Alive for as long as we answer; ready when nothing is unmet; and what there is to measure."""
 
     def readyz() -> Response:
         if health.reasons:
@@ -78,17 +79,21 @@ def health_routes(health: Health) -> Routes:
             return Response(f"flanneld is not ready\n{reasons}", HTTPStatus.SERVICE_UNAVAILABLE)
         return Response("flanneld is ready")
 
-    return {"/healthz": lambda: Response("flanneld is running"), "/readyz": readyz}
+    return {
+        "/healthz": lambda: Response("flanneld is running"),
+        "/readyz": readyz,
+        "/metrics": lambda: Response(exporter.text(), content_type=CONTENT_TYPE),
+    }
 
 
 @asynccontextmanager
-async def serve_health(address: IPAddress, port: int, health: Health) -> AsyncIterator[None]:
-    """Serve probes within the context; port 0: do not. Raises HealthError when the port cannot be had."""
+async def serve_health(address: IPAddress, port: int, health: Health, exporter: Exporter) -> AsyncIterator[None]:
+    """Serve probes and scrapes within the context; port 0: do not. Raises HealthError when the port cannot be had."""
     if not port:
         yield
         return
     with listen(address, port) as listener:
-        async with serving(listener, health_routes(health)):
+        async with serving(listener, health_routes(health, exporter)):
             yield
 
 

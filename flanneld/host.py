@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Protocol
@@ -78,6 +79,8 @@ class Host:
         self._look = asyncio.Event()
         self._looked = asyncio.Event()
         """Set while nothing is to be looked at."""
+        self.changes = Counter[str]()
+        """How often a change was applied, and refused."""
         self._amiss = False
         """What is served is not what was to be served."""
         self._said = Once(log)
@@ -159,6 +162,7 @@ class Host:
         try:
             now = await self._member.settle(network, uplink or now.uplink, own)
         except FlanneldError as error:
+            self.changes["refused"] += 1
             self._said.warning("settle", "change not applied", why=error)
             return False
         self._amiss = False
@@ -168,6 +172,7 @@ class Host:
 
     def _settled(self, before: Lease, now: Situation) -> None:
         """Everybody goes by the new situation."""
+        self.changes["applied"] += 1
         log.info("change applied", backend=now.network.backend_type, uplink=now.uplink, mtu=self._member.mesh.current.mtu)
         if now.own.subnets != before.subnets:
             self.keeper.replaced(now.own)

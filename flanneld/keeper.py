@@ -52,6 +52,11 @@ class LeaseKeeper:
     def __init__(self, store: LeaseStore, lease: Lease, margin_s: float, now: Callable[[], float], listener: Listener) -> None:
         self.lease = lease
         """As the store has it, but for what is still to be published."""
+        self.claimed_at = now()
+        self.reclaims = 0
+        """How often it had to be claimed again."""
+        self.written_over = 0
+        """How often somebody else had written into it."""
         self._store = store
         self._attrs = self._attrs_before = lease.attrs
         self._margin_s = margin_s
@@ -149,8 +154,10 @@ class LeaseKeeper:
         if self._missing or self._unpublished or self._written_over:
             self.lease, self._attrs_before = await self._store.hold(before, attrs), before.attrs
             if self._missing:
+                self.reclaims, self.claimed_at = self.reclaims + 1, self._now()
                 log.info("lease claimed again", subnet=self.lease)
             elif self._written_over:
+                self.written_over += 1
                 log.warning("lease was written over by somebody, and is published again", subnet=self.lease)
             self._missing = self._written_over = False
         if (self.lease.created, self.lease.attrs) != (before.created, before.attrs):

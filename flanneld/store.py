@@ -37,8 +37,26 @@ class Snapshot:
     """The network config's text, unchecked; None: nobody has written one."""
 
 
+@dataclass(slots=True)
+class StoreStatus:
+    """How it goes with a store, for those who report it."""
+
+    reachable: bool = True
+    """The watch is open, or was when it was last looked."""
+    heard_at: float = 0.0
+    """When the store last said something to the watch, by the monotonic clock; 0: never."""
+    watches: int = 0
+    """How often a watch was opened: once, and again after each loss."""
+    compactions: int = 0
+    """How often history was gone that the watch still needed, so that all was listed again."""
+
+
 class LeaseStore(Protocol):
     """Claims are atomic and owner-checked. The owner of a lease is the host whose public IPs it carries."""
+
+    @property
+    def status(self) -> StoreStatus:
+        """As of now."""
 
     async def network(self) -> NetworkConfig:
         """The network config; raises NetworkNotConfigured, ConfigError, StoreUnavailable."""

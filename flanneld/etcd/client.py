@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -168,6 +169,8 @@ class Watch:
     """An open watch. What arrives is kept, so that a slow consumer gets many changes at once."""
 
     def __init__(self, endpoint: Endpoint, call: Call) -> None:
+        self.heard_at = time.monotonic()
+        """When the member last said something, to a probe too."""
         self._endpoint = endpoint
         self._call = call
 
@@ -204,11 +207,13 @@ class Watch:
                 if error.status in (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED):
                     self._call.end(error)
                     return
+            self.heard_at = time.monotonic()
 
     async def _read(self) -> tuple[Change, ...]:
         data = await self._call.receive()
         if data is None:
             raise EtcdUnavailable(f"etcd at {self._endpoint}: closed the watch")
+        self.heard_at = time.monotonic()
         answer = rpc.WATCH.read(data)
         if answer.compact_revision:
             raise Compacted(f"etcd at {self._endpoint}: history before revision {answer.compact_revision} is compacted")

@@ -10,18 +10,20 @@ import errno
 import os
 import secrets
 import socket
+import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from flanneld.kernel import IPInterface, KernelError, Link
 from flanneld.lease import IPNetwork
 from flanneld.linux import rtnetlink as rt
-from flanneld.linux.message import NLM_F_CREATE, NLM_F_EXCL, Message, attribute, integer, nested, text, u32
+from flanneld.linux.message import NLM_F_CREATE, NLM_F_EXCL, Message, attribute, integer, nested, string, text, u32
 from flanneld.linux.netlink import Netlink
 
 VETH_INFO_PEER = 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
 IFLA_LINK = 5
+IFLA_STATS64, TRAFFIC = 23, struct.Struct("=8Q")
 IFLA_OPERSTATE, IF_OPER_UP = 16, 6
 IFF_PROMISC = 0x100
 IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
@@ -77,6 +79,30 @@ def link_at(nl: Netlink, index: int) -> Link | None:
         if error.errno in (errno.ENODEV, errno.EINVAL):  # EINVAL: no index at all
             return None
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What an interface has carried since it was made (struct rtnl_link_stats64, its first eight numbers)."""
+
+    rx_packets: int
+    tx_packets: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_errors: int
+    tx_errors: int
+    rx_dropped: int
+    tx_dropped: int
+
+
+def traffic(nl: Netlink, index: int) -> tuple[str, Traffic] | None:
+    """An interface's name and what it has carried; None when there is no such interface."""
+    try:
+        message = nl.get(f"statistics of link {index}", Message(rt.RTM_GETLINK, _header(index)))
+    except KernelError:
+        return None
+    found = rt.link_attributes(message)
+    return string(found.get(rt.IFLA_IFNAME)), Traffic(*TRAFFIC.unpack_from(found[IFLA_STATS64]))
 
 
 def lower_of(nl: Netlink, name: str) -> int:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from flanneld.config import NetworkConfig, parse_network
-from flanneld.etcd import Change, Compacted, EtcdClient, EtcdError, EtcdUnavailable, KeyValue, Listing, TlsFiles
+from flanneld.etcd import Change, Compacted, EtcdClient, EtcdError, EtcdUnavailable, KeyValue, Listing, TlsFiles, Watch
 from flanneld.flags import Options
 from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, overlap
 from flanneld.log import Log
@@ -26,6 +26,7 @@ from flanneld.store import (
     NetworkNotConfigured,
     Snapshot,
     StoreError,
+    StoreStatus,
     StoreUnavailable,
     choose_claim,
     choose_hold,
@@ -153,6 +154,14 @@ class EtcdLeaseStore:
         self._prefix = f"{self._root}subnets/"
         self._reader = LeaseReader(self._prefix)
         self._now = now
+        self._status = StoreStatus()
+        self._watch: Watch | None = None
+
+    @property
+    def status(self) -> StoreStatus:
+        if self._watch is not None:
+            self._status.heard_at = self._watch.heard_at
+        return self._status
 
     async def close(self) -> None:
         await self._client.close()
@@ -219,16 +228,18 @@ class EtcdLeaseStore:
     async def watch(self) -> AsyncGenerator[Snapshot, None]:
         """No request per lease, at the start or for an event; an error of any kind is waited out, as our own lease outlives it."""
         shown: Snapshot | None = None
-        reachable = True
+        status = self._status
         backoff = Backoff(first_s=0.1, cap_s=2)
         while True:
             try:
                 listing = await self._client.get_prefix(self._root)
                 mirror = Mirror(self._reader, self._config_key, self._prefix, listing.keys)
                 async with self._client.watch(self._root, listing.revision + 1) as watch:
-                    if not reachable:
+                    if not status.reachable:
                         log.info("store is back")
-                    reachable = True
+                    status.reachable = True
+                    status.watches += 1
+                    self._watch = watch
                     while True:
                         present = mirror.snapshot()
                         if present != shown:
@@ -237,11 +248,11 @@ class EtcdLeaseStore:
                         mirror.apply(await watch.changes())
                         backoff.reset()
             except Compacted:
-                pass  # we were too slow; the next list has everything
+                status.compactions += 1  # we were too slow; the next list has everything
             except EtcdError as error:
-                if reachable:
+                if status.reachable:
                     log.warning("store is unreachable", why=error)
-                reachable = False
+                status.reachable = False
             await asyncio.sleep(backoff.next())
 
     async def _held(self) -> dict[Subnets, Held]:

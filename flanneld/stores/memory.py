@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from flanneld.config import NetworkConfig, parse_network
 from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, overlap
-from flanneld.store import Claim, LeaseLost, NetworkNotConfigured, Snapshot, choose_claim, choose_hold, holder, owns
+from flanneld.store import Claim, LeaseLost, NetworkNotConfigured, Snapshot, StoreStatus, choose_claim, choose_hold, holder, owns
 
 LEASE_TTL_S = 86400
 
@@ -69,6 +69,7 @@ class MemoryLeaseStore:
     """A LeaseStore on a MemoryCluster: one host's connection to it."""
 
     def __init__(self, cluster: MemoryCluster, now: Callable[[], float] = time.time) -> None:
+        self.status = StoreStatus()
         self._cluster = cluster
         self._now = now
 

@@ -11,6 +11,7 @@ import pytest
 
 from flanneld import health as health_module
 from flanneld.health import Health, HealthError, health_routes, listen, serve_health, serving
+from flanneld.metrics import Exporter
 
 LOOPBACK = ip_address("127.0.0.1")
 
@@ -23,7 +24,7 @@ def health() -> Health:
 @pytest.fixture
 async def port(health: Health) -> AsyncIterator[int]:
     with listen(LOOPBACK, 0) as listener:
-        async with serving(listener, health_routes(health)):
+        async with serving(listener, health_routes(health, Exporter())):
             yield listener.getsockname()[1]
 
 
@@ -73,7 +74,7 @@ async def test_head_has_the_length_but_no_body(port: int) -> None:
 
 async def test_other_paths_are_404_and_other_methods_405(port: int) -> None:
     assert (await ask(port, "/"))[0] == 404
-    assert (await ask(port, "/metrics"))[0] == 404
+    assert (await ask(port, "/metric"))[0] == 404
     assert (await ask(port, "/healthz", "POST"))[0] == 405
     assert (await ask(port, "/readyz", "CONNECT"))[0] == 405
 
@@ -113,7 +114,7 @@ async def test_silent_clients_are_cut_off_and_only_so_many_are_kept(monkeypatch:
 
 async def test_open_connections_end_with_the_server(health: Health) -> None:
     with listen(LOOPBACK, 0) as listener:
-        async with serving(listener, health_routes(health)):
+        async with serving(listener, health_routes(health, Exporter())):
             reader, writer = await asyncio.open_connection(str(LOOPBACK), listener.getsockname()[1])
             await ask(listener.getsockname()[1], "/healthz")
         assert await reader.read() == b""
@@ -124,21 +125,21 @@ async def test_port_in_use_is_an_error_that_names_it(health: Health) -> None:
     with listen(LOOPBACK, 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(HealthError, match=f"^cannot serve healthz-ip 127.0.0.1, healthz-port {port}: address already in use$"):
-            await serve_health(LOOPBACK, port, health).__aenter__()
+            await serve_health(LOOPBACK, port, health, Exporter()).__aenter__()
 
 
 async def test_address_of_another_host_is_an_error(health: Health) -> None:
     with pytest.raises(HealthError, match="healthz-port 1: cannot assign requested address"):
-        await serve_health(ip_address("192.0.2.1"), 1, health).__aenter__()
+        await serve_health(ip_address("192.0.2.1"), 1, health, Exporter()).__aenter__()
 
 
 async def test_port_0_serves_nothing(health: Health) -> None:
-    async with serve_health(LOOPBACK, 0, health):
+    async with serve_health(LOOPBACK, 0, health, Exporter()):
         pass
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this kernel has no IPv6")
 async def test_ipv6_any_address_answers_ipv4_too_as_in_go(health: Health) -> None:
     with listen(ip_address("::"), 0) as listener:
-        async with serving(listener, health_routes(health)):
+        async with serving(listener, health_routes(health, Exporter())):
             assert (await ask(listener.getsockname()[1], "/healthz"))[0] == 200
