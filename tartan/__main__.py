@@ -11,7 +11,13 @@ from cni.spec import CniError
 from flanneld import FlanneldError
 from lab import LabError
 
-COMMANDS = {"cni": "tartan.cni:cni", "lab": "tartan.lab:lab", "leases": "tartan.leases:leases"}
+COMMANDS = {
+    "cleanup": "tartan.cleanup:cleanup",
+    "cni": "tartan.cni:cni",
+    "doctor": "tartan.doctor:doctor",
+    "lab": "tartan.lab:lab",
+    "leases": "tartan.leases:leases",
+}
 """Sub-command -> where it is; imported only when it is asked for."""
 
 
