@@ -128,7 +128,10 @@ class Host:
                 self._kernel = LinuxKernel(netlink)
                 await self.apply([lease for number, lease in LEASES.items() if number != self._number])
                 self._ready.set()
-                await network.run()
+                try:
+                    await network.run()
+                finally:
+                    network.remove()
 
 
 def uplink(netlink: Netlink, number: int) -> Uplink:

@@ -13,6 +13,7 @@ from flanneld.kernel import KernelError
 
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA  # linux/if_tun.h: _IOW('T', 202, int)
+_TUNGETIFF = 0x800454D2  # _IOR('T', 210, unsigned int)
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 _IFREQ = struct.Struct("16sH22x")  # linux/if.h: the name, then the flags in a union of 24 bytes
 
@@ -28,6 +29,17 @@ class TunDevice:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def recover_tun(fd: int) -> TunDevice | None:
+    """The TUN that this descriptor has open, as another process left it; None when the interface is no more, and `fd` is closed."""
+    try:
+        found = fcntl.ioctl(fd, _TUNGETIFF, _IFREQ.pack(b"", 0))
+        name = found[:16].rstrip(b"\0").decode()
+        return TunDevice(fd, name, socket.if_nametoindex(name))
+    except OSError:
+        os.close(fd)
+        return None
 
 
 def open_tun(name: str) -> TunDevice:

@@ -1,16 +1,18 @@
 """flannel's udp backend: a TUN device that takes the pod network, and a table of peers in user space (`proxy`).
 
 It carries IPv4 only. One UDP datagram is one bare IPv4 packet, without header or authentication, as flannel's. Unlike the other
-backends' its data path ends with the daemon: the TUN goes when the process does.
+backends' its data path pauses while no daemon runs: TUN and socket are kept open (`linux.safe`), packets wait in them, and the next
+daemon goes on. If none comes in time, they go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import ClassVar, Self
 
 from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
@@ -23,7 +25,8 @@ from flanneld.kernel import Kernel, KernelError, Owner, Route
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.links import adjust_link, disable_autoconf, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
-from flanneld.linux.tun import TunDevice, open_tun
+from flanneld.linux.safe import Safe, open_safe
+from flanneld.linux.tun import TunDevice, open_tun, recover_tun
 from flanneld.log import Log
 from flanneld.retry import Backoff, retry
 
@@ -31,6 +34,7 @@ DEFAULT_PORT = 8285
 DEVICE = "flannel%d"
 """The first free number, as flannel asks for: flannel0 unless another daemon is there."""
 
+SAFE_TUN, SAFE_UNDERLAY = "tun", "underlay"
 QUEUE_S = 0.1
 """Longer than packets wait in the TUN's queue."""
 
@@ -70,18 +74,24 @@ class UdpBackend:
 
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
-        """Open the sockets and the TUN; all are gone when the context ends. Raises ConfigError, BackendError, KernelError."""
+        """Open the sockets and the TUN, or take up those of an earlier run; when the context ends they are kept for the next one.
+
+        Raises ConfigError, BackendError, KernelError.
+        """
         pool, address = network.pool(4), uplink.address(4)
         if network.pool(6) or not pool or not isinstance(pool.network, IPv4Network):
             raise ConfigError("Backend.Type", "udp carries IPv4 only, expected EnableIPv4 true and EnableIPv6 false")
         if not isinstance(address, IPv4Interface):
             raise BackendError(f"udp: interface {uplink.name} has no IPv4 address to send from")
         with ExitStack() as stack:
-            underlay = stack.enter_context(open_underlay(address.ip, self.port))
+            safe = open_safe(f"udp {pool.network}")
+            if safe is not None:
+                stack.callback(safe.close)
+            underlay = stack.enter_context(underlay_from(safe, address.ip, self.port))
             icmp = stack.enter_context(open_icmp())
             netlink = stack.enter_context(Netlink())
-            proxy = stack.enter_context(Proxy(underlay, icmp, _make_tun(netlink)))
-            device = Device(proxy, netlink, kernel, pool.network, uplink.mtu - ENCAPSULATION_SIZE)
+            proxy = stack.enter_context(Proxy(underlay, icmp, _tun_from(safe, netlink)))
+            device = Device(proxy, netlink, kernel, pool.network, uplink.mtu - ENCAPSULATION_SIZE, safe)
             yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device)
 
 
@@ -95,6 +105,8 @@ class UdpNetwork:
         self._port = port
         self._device = device
         self._reachable: dict[IPv4Network, Endpoint] = {}
+        self._reached = asyncio.Event()
+        """Peers are known. Before that packets wait, from an earlier run too: there is nobody to send them to."""
 
     @property
     def owner(self) -> Owner:
@@ -122,6 +134,7 @@ class UdpNetwork:
         if self._reachable.keys() - reachable.keys():
             asyncio.get_running_loop().call_later(QUEUE_S, self._narrow)
         self._reachable = reachable
+        self._reached.set()
         self._device.restore()
         return Wanted({refusal.lease: refusal for refusal in refused}, (self._device.route,))
 
@@ -130,6 +143,7 @@ class UdpNetwork:
 
     async def run(self) -> None:
         """Carry packets until cancelled; a TUN that somebody deletes is made again."""
+        await self._reached.wait()
         with self.proxy.running():
             while True:
                 await self.proxy.tun_lost.wait()
@@ -145,7 +159,10 @@ class UdpNetwork:
         self._device.restore()
 
     def remove(self) -> None:
-        """Nothing: the TUN goes when its context ends."""
+        """Keep nothing for a next run: the TUN goes when its context ends."""
+        if self._device.safe is not None:
+            for key in (SAFE_TUN, SAFE_UNDERLAY):
+                self._device.safe.drop(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +174,7 @@ class Device:
     kernel: Kernel
     network: IPv4Network
     mtu: int
+    safe: Safe | None
 
     @property
     def owner(self) -> Owner:
@@ -172,7 +190,7 @@ class Device:
         """Bring device, address and route to what they should be; what is so already is left alone. Raises KernelError."""
         found = link(self.netlink, self.proxy.tun.name)
         if found is None or found.index != self.proxy.tun.index or self.proxy.tun_lost.is_set():
-            self.proxy.use(_make_tun(self.netlink))
+            self.proxy.use(_make_tun(self.safe, self.netlink))
             found = present_link(self.netlink, self.proxy.tun.name)
         adjust_link(self.netlink, found, mtu=self.mtu)
         if self.proxy.address is None:
@@ -182,7 +200,34 @@ class Device:
             raise refused
 
 
-def _make_tun(netlink: Netlink) -> TunDevice:
+def underlay_from(safe: Safe | None, address: IPv4Address, port: int) -> socket.socket:
+    """The socket that an earlier run left open, with all that has arrived since, or one opened anew. Raises BackendError."""
+    left = safe.take(SAFE_UNDERLAY) if safe is not None else None
+    if left is not None:
+        found = socket.socket(fileno=left)
+        if found.getsockname() == (str(address), port):
+            return found
+        found.close()
+        if safe is not None:
+            safe.drop(SAFE_UNDERLAY)
+    opened = open_underlay(address, port)
+    if safe is not None:
+        safe.put(SAFE_UNDERLAY, opened.fileno())
+    return opened
+
+
+def _tun_from(safe: Safe | None, netlink: Netlink) -> TunDevice:
+    """The TUN that an earlier run left open, with all that waits in it, or one made anew."""
+    left = safe.take(SAFE_TUN) if safe is not None else None
+    found = recover_tun(left) if left is not None else None
+    return found or _make_tun(safe, netlink)
+
+
+def _make_tun(safe: Safe | None, netlink: Netlink) -> TunDevice:
+    if safe is not None:
+        safe.drop(SAFE_TUN)
     tun = open_tun(DEVICE)
+    if safe is not None:
+        safe.put(SAFE_TUN, tun.fd)
     disable_autoconf(netlink, tun.index)  # router solicitations would be the only IPv6 packets to come, all to be dropped
     return tun
