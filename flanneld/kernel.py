@@ -210,19 +210,18 @@ def reconcile(kernel: Kernel, owner: Owner, desired: Iterable[Entry], have: froz
 
     `have` is what the owner has there, if that is known already: reading it takes longer than the rest.
 
-    A stale entry in the slot of a new one goes last, so that a peer which changed is never unreachable in between.
+    What is new goes in first, what is stale goes out in the opposite order: a peer that changed is never unreachable in between.
     """
     want = frozenset(desired)
     have = kernel.entries(owner) if have is None else have
     stale, missing = have - want, want - have
-    taken = {entry.slot for entry in missing}
-    # A neighbour's slot holds one entry, which the new one overwrites; routes and FDB entries can stand side by side in theirs.
-    displaced = frozenset(entry for entry in stale if entry.slot in taken)
-    beside = frozenset(entry for entry in displaced if not isinstance(entry, Neighbour))
-    cleared = kernel.remove(stale - displaced)
     unfit = kernel.add(in_dependency_order(missing))
-    cleared += kernel.remove(beside)
-    if unfit and beside:
+    # A neighbour's slot holds one entry, which the new one overwrites; routes and FDB entries can stand side by side in theirs.
+    taken = {entry.slot for entry in missing if isinstance(entry, Neighbour)}
+    gone = frozenset(entry for entry in stale if entry.slot not in taken)
+    routes = frozenset(entry for entry in gone if isinstance(entry, Route))
+    cleared = kernel.remove(routes) + kernel.remove(gone - routes)
+    if unfit and gone:
         # IPv6 takes no next hop while the stale route in that very slot leads to it by another device.
         blocked = {error.what for error in unfit}
         unfit = kernel.add(entry for entry in in_dependency_order(missing) if entry in blocked)

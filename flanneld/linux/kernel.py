@@ -46,6 +46,8 @@ class LinuxKernel:
         To the kernel a neighbour is its address, whatever its MAC; no gateway is any gateway; and IPv4's metric 0 is any metric.
         """
         gone = frozenset(entries)
+        if not gone:
+            return ()
         protocols = {entry.protocol for entry in gone if isinstance(entry, Route)}
         present = self._read(protocols, {entry.device for entry in gone if not isinstance(entry, Route)})
         return self._transact(list(gone & present), ABSENT, delete=True)
