@@ -14,7 +14,7 @@ from flanneld.kernel import KernelError
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA  # linux/if_tun.h: _IOW('T', 202, int)
 _TUNGETIFF = 0x800454D2  # _IOR('T', 210, unsigned int)
-_IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
+_IFF_TUN, _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x0002, 0x1000, 0x4000
 _IFREQ = struct.Struct("16sH22x")  # linux/if.h: the name, then the flags in a union of 24 bytes
 
 
@@ -32,14 +32,22 @@ class TunDevice:
 
 
 def recover_tun(fd: int) -> TunDevice | None:
-    """The TUN that this descriptor has open, as another process left it; None when the interface is no more, and `fd` is closed."""
+    """The TUN that this descriptor has open, as another process left it.
+
+    None when its interface is no more, or is none as `open_tun` makes them (another version's); then `fd` is closed.
+    """
     try:
-        found = fcntl.ioctl(fd, _TUNGETIFF, _IFREQ.pack(b"", 0))
-        name = found[:16].rstrip(b"\0").decode()
-        return TunDevice(fd, name, socket.if_nametoindex(name))
+        raw_name, flags = _IFREQ.unpack(fcntl.ioctl(fd, _TUNGETIFF, _IFREQ.pack(b"", 0)))
+        # _IFF_NO_PI says nothing here: the kernel sets the same bit when no filter is attached.
+        if flags & (_IFF_TUN | _IFF_TAP | _IFF_VNET_HDR) == _IFF_TUN:
+            name = raw_name.rstrip(b"\0").decode()
+            found = TunDevice(fd, name, socket.if_nametoindex(name))
+            os.set_blocking(fd, False)
+            return found
     except OSError:
-        os.close(fd)
-        return None
+        pass  # deleted, moved to another namespace, or no tun at all
+    os.close(fd)
+    return None
 
 
 def open_tun(name: str) -> TunDevice:

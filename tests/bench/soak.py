@@ -32,6 +32,8 @@ from traffic import await_peers
 
 BOUND_S = 20.0
 """For a host to be as it should be; subnet.env is looked at every 5 s."""
+SLOW_S = 1.0
+"""What took longer is printed with what was waited for."""
 UDP_LOSS_S = 0.05
 """What a restart may cost the udp backend."""
 
@@ -111,7 +113,7 @@ def inject(soak: Soak, pinger: Pinger, until: float, kinds: list[str]) -> tuple[
         drawn = soak.rng.sample(kinds, 2 if soak.rng.random() < 0.15 and len(kinds) > 1 else 1)
         what = " + ".join(f"{kind} ({FAULTS[kind].do(soak)})" for kind in drawn)
         done = time.monotonic()
-        found = converge(soak, done + BOUND_S)
+        found, last = converge(soak, done + BOUND_S)
         took = time.monotonic() - done
         time.sleep(LATE_S + 0.2)
         stories.append(Story(" + ".join(drawn), what, began, done + took + 0.2, backend))
@@ -125,23 +127,24 @@ def inject(soak: Soak, pinger: Pinger, until: float, kinds: list[str]) -> tuple[
         if all(FAULTS[kind].lossless for kind in drawn) and outage > allowed:
             found.append(f"echoes lost for up to {outage:.2f} s: {lost}")
         records[drawn[0]].wrong += [f"{len(stories)}: {what}, {backend}: {line}" for line in found]
-        print(
-            f"{len(stories):4} {backend:8} {what}: {took:.2f} s, outage {outage:.2f} s {'WRONG ' * bool(found)}{found or ''}",
-            flush=True,
-        )
+        slow = f" (last: {last})" if took > SLOW_S else ""
+        say = f"{len(stories):4} {backend:8} {what}: {took:.2f} s{slow}, outage {outage:.2f} s"
+        print(say, f"WRONG {found}" if found else "", flush=True)
     return stories, records
 
 
-def converge(soak: Soak, until: float) -> list[str]:
-    """Wait until every host is as it should be; what is not, when the time is over."""
+def converge(soak: Soak, until: float) -> tuple[list[str], str]:
+    """Wait until every host is as it should be; what is not when the time is over, and what was waited for last."""
     found: list[str] = []
+    last = ""
     for place in soak.places.values():
         while present := wrong(soak.world, place, soak.config, soak.subnets[place.host.name]):
             if time.monotonic() > until:
                 found += [f"{place.host.name}: {line}" for line in present]
                 break
+            last = f"{place.host.name}: {present[0]}"
             time.sleep(0.05)
-    return found
+    return found, last
 
 
 def ended(soak: Soak) -> list[str]:

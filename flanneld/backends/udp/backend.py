@@ -19,7 +19,7 @@ from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
 from flanneld.backends.udp.forward import ENCAPSULATION_SIZE, Endpoint
 from flanneld.backends.udp.proxy import Proxy
 from flanneld.backends.udp.routes import PrefixTable
-from flanneld.backends.udp.sockets import open_icmp, open_underlay
+from flanneld.backends.udp.sockets import open_icmp, open_underlay, recover_underlay
 from flanneld.config import ConfigError, NetworkConfig, read_int
 from flanneld.kernel import Kernel, KernelError, Owner, Route
 from flanneld.lease import Lease, LeaseAttrs
@@ -84,7 +84,8 @@ class UdpBackend:
         if not isinstance(address, IPv4Interface):
             raise BackendError(f"udp: interface {uplink.name} has no IPv4 address to send from")
         with ExitStack() as stack:
-            safe = open_safe(f"udp {pool.network}")
+            # By what no two can have: a daemon that comes back with another pod network must find the port it left taken.
+            safe = open_safe(f"udp {address.ip} {self.port}")
             if safe is not None:
                 stack.callback(safe.close)
             underlay = stack.enter_context(underlay_from(safe, address.ip, self.port))
@@ -157,6 +158,7 @@ class UdpNetwork:
 
     async def _restore(self) -> None:
         self._device.restore()
+        self._device.lead_there()
 
     def remove(self) -> None:
         """Keep nothing for a next run: the TUN goes when its context ends."""
@@ -187,7 +189,7 @@ class Device:
         return Route(self.network, self.proxy.tun.index)
 
     def restore(self) -> None:
-        """Bring device, address and route to what they should be; what is so already is left alone. Raises KernelError."""
+        """Bring device and address to what they should be; what is so already is left alone. Raises KernelError."""
         found = link(self.netlink, self.proxy.tun.name)
         if found is None or found.index != self.proxy.tun.index or self.proxy.tun_lost.is_set():
             self.proxy.use(_make_tun(self.safe, self.netlink))
@@ -196,6 +198,9 @@ class Device:
         if self.proxy.address is None:
             return
         set_addresses(self.netlink, found.index, (IPv4Interface((self.proxy.address, 32)),))
+
+    def lead_there(self) -> None:
+        """The route, at once after the device was lost; else it is the mesh's to program. Raises KernelError."""
         for refused in self.kernel.add((self.route,)):
             raise refused
 
@@ -203,13 +208,11 @@ class Device:
 def underlay_from(safe: Safe | None, address: IPv4Address, port: int) -> socket.socket:
     """The socket that an earlier run left open, with all that has arrived since, or one opened anew. Raises BackendError."""
     left = safe.take(SAFE_UNDERLAY) if safe is not None else None
-    if left is not None:
-        found = socket.socket(fileno=left)
-        if found.getsockname() == (str(address), port):
-            return found
-        found.close()
-        if safe is not None:
-            safe.drop(SAFE_UNDERLAY)
+    found = recover_underlay(left, address, port) if left is not None else None
+    if found is not None:
+        return found
+    if safe is not None:
+        safe.drop(SAFE_UNDERLAY)  # before the port is asked for again: the copy in there has it
     opened = open_underlay(address, port)
     if safe is not None:
         safe.put(SAFE_UNDERLAY, opened.fileno())

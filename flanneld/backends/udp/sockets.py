@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from ipaddress import IPv4Address
 
@@ -23,14 +24,39 @@ def open_underlay(address: IPv4Address, port: int) -> socket.socket:
     """
     underlay = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        underlay.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
-        underlay.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_SIZE)
-        underlay.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
+        _set_up(underlay)
         underlay.bind((str(address), port))
     except OSError as error:
         underlay.close()
         raise BackendError(f"cannot use udp port {port} of {address}: {str(error.strerror).lower()}") from error
     return underlay
+
+
+def recover_underlay(fd: int, address: IPv4Address, port: int) -> socket.socket | None:
+    """The socket that another process opened for this address and port, set up as ours are: that process may have been another version.
+
+    None when it is no such socket; then `fd` is closed.
+    """
+    try:
+        underlay = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None
+    try:
+        if underlay.family == socket.AF_INET and underlay.getsockname() == (str(address), port):
+            underlay.setblocking(False)
+            _set_up(underlay)
+            return underlay
+    except OSError:
+        pass  # as unfit as one of another port
+    underlay.close()
+    return None
+
+
+def _set_up(underlay: socket.socket) -> None:
+    underlay.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+    underlay.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_SIZE)
+    underlay.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
 
 
 def open_icmp() -> socket.socket:
