@@ -39,6 +39,8 @@ class Lab:
         self.directory = directory
         self.etcd_url = etcd.etcd_url(topology)
         self._children: list[subprocess.Popen[str]] = []
+        self.etcd_process: subprocess.Popen[str] | None = None
+        """The lab's etcd, if it was this object that started it."""
         # What a user types in a lab finds the programs of this installation, and the lab's etcd.
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         usual = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
@@ -140,6 +142,7 @@ class Lab:
         build_fabric(self.topology, self.directory / "fabric/net", self.directory / "outside/net")
         server = etcd.start_etcd(self.fabric, self.etcd_url, self.directory / "fabric")
         self._children.append(server)
+        self.etcd_process = server
         with ThreadPoolExecutor(max_workers=4) as threads:
             list(threads.map(self._build_host, self.topology.hosts))
         etcd.configure(self.fabric, server, self.topology.network, self.directory / "fabric/etcd.log")

@@ -1,4 +1,4 @@
-"""What each host's kernel should hold, worked out from etcd's keys and config alone, as an administrator with flannel's manual would.
+"""What each host's kernel should hold, worked out from etcd's keys and config alone, as an administrator with a manual would.
 
 Nothing of flanneld is used for it: the two must not be wrong together.
 """

@@ -32,6 +32,8 @@ class Pair:
     destination: int
     sent_at: list[float] = field(default_factory=list)
     answered: bytearray = field(default_factory=bytearray)
+    refused: dict[int, str] = field(default_factory=dict)
+    """Echoes that the sender's own kernel did not send, and why."""
 
     def outage_s(self, begin: float, end: float) -> float:
         """The longest time without an answer among those sent between these moments; 0: none was lost."""
@@ -61,7 +63,16 @@ class Pinger:
     def lost_between(self, begin: float, end: float) -> dict[str, float]:
         """The pairs that lost anything in that time, and for how long; ask no sooner than LATE_S afterwards."""
         outages = {f"{self.names[a]}->{self.names[b]}": pair.outage_s(begin, end) for (a, b), pair in self.pairs.items()}
-        return {pair: outage for pair, outage in outages.items() if outage}
+        return {pair: round(outage, 3) for pair, outage in outages.items() if outage}
+
+    def refused_between(self, begin: float, end: float) -> dict[str, str]:
+        """What senders' own kernels said in that time."""
+        return {
+            f"{self.names[a]}->{self.names[b]}": why
+            for (a, b), pair in self.pairs.items()
+            for number, why in pair.refused.items()
+            if begin <= pair.sent_at[number] <= end
+        }
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -85,8 +96,8 @@ class Pinger:
             pair.answered.append(0)
             try:
                 self._sockets[source].sendto(echo, (self._addresses[destination], 0))
-            except OSError:
-                continue  # no route now, a full queue: as good as lost
+            except OSError as error:
+                pair.refused[number] = str(error)  # no route now, a full queue: as good as lost
 
     def _receive(self, sock: socket.socket) -> None:
         while True:

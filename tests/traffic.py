@@ -8,7 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from ctypes import addressof, c_uint32
@@ -33,10 +33,10 @@ HEADERS = {4: 28, 6: 48}
 """Bytes of IP and ICMP before what `ping -s` counts."""
 
 
-def meshed(world: World, *names: str) -> list[Pod]:
+def meshed(world: World, *names: str, flags: Sequence[str] = ()) -> list[Pod]:
     """Start flanneld on these hosts (all, without names) and wait until each reaches all others; returns a pod of each."""
     wanted = names or tuple(host.name for host in world.lab.hosts)
-    daemons = [world.start(name) for name in wanted]
+    daemons = [world.start(name, *flags) for name in wanted]
     for one in daemons:
         await_peers(one.ready(), len(wanted) - 1)
     return [world.lab.host(name).pod("p1") for name in wanted]

@@ -69,14 +69,25 @@ def find_uplink(nl: Netlink, options: Options, families: Sequence[Family]) -> Up
 def follow_uplink(nl: Netlink, options: Options, present: Uplink) -> Uplink:
     """What the uplink has become: the same interface, whatever its name and MTU are now, for as long as it has its addresses.
 
-    Without them, what the flags ask for now. Raises UplinkError, KernelError.
+    Without them, what the flags ask for now; and if there is no such thing, for the interface may have another name than they say,
+    the same interface with the addresses that it has. Raises UplinkError, KernelError.
     """
+    families = [family_of(address.ip) for address in present.addresses]
     link = links.link_at(nl, present.index)
-    found = {address.ip: address for address in links.addresses(nl, present.index)} if link is not None else {}
-    if link is not None and all(address.ip in found for address in present.addresses):
-        addresses = tuple(found[address.ip] for address in present.addresses)
-        return replace(present, name=link.name, mtu=link.mtu, addresses=addresses)
-    return find_uplink(nl, options, [family_of(address.ip) for address in present.addresses])
+    if link is None:
+        return find_uplink(nl, options, families)
+    addresses = links.addresses(nl, link.index)
+    found = {address.ip: address for address in addresses}
+    if all(address.ip in found for address in present.addresses):
+        kept = tuple(found[address.ip] for address in present.addresses)
+        return replace(present, name=link.name, mtu=link.mtu, addresses=kept)
+    try:
+        return find_uplink(nl, options, families)
+    except UplinkError as error:
+        try:
+            return _uplink(Interface(link, _reachable(addresses)), options, families)
+        except UplinkError:
+            raise error from None
 
 
 def _reachable(addresses: Sequence[IPInterface]) -> tuple[IPInterface, ...]:

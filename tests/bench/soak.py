@@ -1,7 +1,8 @@
-"""`./dev bench soak --minutes N`: faults drawn by a seed, over hosts whose pods ping each other all the time; each host compared with a model.
+"""`./dev bench soak --minutes N`: faults drawn by a seed, over hosts whose pods ping each other, compared with a model.
 
-After each fault the hosts get a while to be what etcd and config say they should be. What is not, is a wrong state: the run goes on and
-prints it at the end, and exits with 1. So does an echo lost over a fault that breaks nothing packets need, and a daemon that ended.
+After each fault the hosts get a while to be what etcd and config say they should be. What is not, is a wrong state: the run goes on
+and prints it at the end, and exits with 1. So does an echo lost over a fault that breaks nothing packets need, and a daemon
+that ended.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.datapath import WIDTH, machine
-from flanneld_world import NETWORK, LabEtcd, World, eventually
-from lab.etcd import configure
+from flanneld_world import NETWORK, LabEtcd, World
 from lab.lab import Lab
 from lab.signals import leave_by_exception
 from lab.topology import generate
-from soak_faults import FAULTS, Soak, start_the_etcd, subnets_of
+from soak_faults import FAULTS, Soak, subnets_of
 from soak_model import Place, wrong
 from soak_pings import INTERVAL_S, LATE_S, Pinger
 from traffic import await_peers
@@ -85,11 +85,8 @@ def soaking(hosts: int, rng: random.Random) -> Iterator[Soak]:
     with Lab.up(topology, name=f"soak{rng.randrange(1 << 20):x}", start_daemons=False) as lab:
         world = World(lab, LabEtcd(lab.fabric))
         places = {spec.name: Place(lab.host(spec.name), str(spec.addresses[0].ip)) for spec in topology.hosts}
-        lab._children[0].kill()  # this bench starts etcd itself, to be able to kill it
-        lab._children[0].wait()
-        soak = Soak(world, rng, {}, places, lab._children[0])
-        start_the_etcd(soak)
-        configure(lab.fabric, soak.etcd, NETWORK, lab.directory / "fabric/etcd.log")
+        assert lab.etcd_process is not None
+        soak = Soak(world, rng, {}, places, lab.etcd_process)
         try:
             for place in places.values():
                 soak.start(place)
@@ -98,8 +95,7 @@ def soaking(hosts: int, rng: random.Random) -> Iterator[Soak]:
             soak.subnets = subnets_of(soak)
             yield soak
         finally:
-            for one in (*world.daemons, soak):
-                process = one.etcd if isinstance(one, Soak) else one.process
+            for process in (*(one.process for one in world.daemons), soak.etcd):
                 process.kill()
                 process.wait()
 
@@ -125,7 +121,8 @@ def inject(soak: Soak, pinger: Pinger, until: float, kinds: list[str]) -> tuple[
         found += ended(soak)
         allowed = UDP_LOSS_S if "udp" in (backend, soak.kind) else 0.0
         if all(FAULTS[kind].lossless for kind in drawn) and outage > allowed:
-            found.append(f"echoes lost for up to {outage:.2f} s: {lost}")
+            refused = pinger.refused_between(began, done + took + 0.2)
+            found.append(f"echoes lost for up to {outage:.2f} s: {lost} {refused}")
         records[drawn[0]].wrong += [f"{len(stories)}: {what}, {backend}: {line}" for line in found]
         slow = f" (last: {last})" if took > SLOW_S else ""
         say = f"{len(stories):4} {backend:8} {what}: {took:.2f} s{slow}, outage {outage:.2f} s"
@@ -154,7 +151,7 @@ def ended(soak: Soak) -> list[str]:
         if one.process.poll() is not None:
             found.append(f"{name}: flanneld ended with exit code {one.process.returncode}: {one.lines()[-1]}")
             soak.start(soak.places[name])
-            eventually(lambda one=soak.daemons[name]: one.said("ready"), "a new daemon")  # type: ignore[misc]
+            soak.daemons[name].await_said("ready")
     return found
 
 
@@ -184,7 +181,8 @@ def report(soak: Soak, stories: list[Story], records: dict[str, Record], memory:
     lines = sum(len(one.lines()) for one in soak.world.daemons)
     together = sum(" + " in story.kind for story in stories)
     print(
-        f"{len(stories)} faults ({together} of them two at once), {len(failures)} wrong states; echoes every {INTERVAL_S * 1000:.0f} ms; "
+        f"{len(stories)} faults ({together} of them two at once), {len(failures)} wrong states; "
+        f"echoes every {INTERVAL_S * 1000:.0f} ms; "
         f"log lines {lines}; memory of the daemons {max(memory.values()):.0f} -> {max(after.values()):.0f} MiB"
     )
     return len(failures)

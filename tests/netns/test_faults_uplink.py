@@ -106,3 +106,14 @@ def test_another_interface_in_its_place_is_taken(world: World) -> None:
     assert own_subnet(host) == before
     eventually(lambda: readyz(host)[0] == 200, f"readiness, but {readyz(host)}")
 
+
+
+def test_another_address_under_another_name_than_the_flags_say_is_followed(world: World) -> None:
+    one, two = meshed(world, flags=("--iface=eth0",))
+    host = world.lab.host("h1")
+    before = own_subnet(host)
+    for line in ("ip link set eth0 down", "ip link set eth0 name uplink0", "ip link set uplink0 up"):
+        run(host, line)
+    readdress(host, "10.0.0.61", "uplink0")
+    eventually(lambda: public_ip(world, before) == "10.0.0.61", "the lease with the new address")
+    eventually(lambda: ping(one, address_of(two)), "pods that reach each other")
