@@ -151,7 +151,7 @@ class Host:
 
     async def _settle(self) -> bool:
         """Serve what there is now; false when it has to be tried again."""
-        now = self._member.situation
+        now = before = self._member.situation
         network = self._wanted_network(now.network)
         uplink = self._present_uplink(now.uplink)
         own = self.keeper.lease
@@ -167,6 +167,8 @@ class Host:
             return False
         self._amiss = False
         self._said.over("settle")
+        if now.uplink.addresses != before.uplink.addresses:
+            self._store.reconnect()
         self._settled(own, now)
         return uplink is not None
 

@@ -90,6 +90,9 @@ class LeaseStore(Protocol):
         changes without anybody being told.
         """
 
+    def reconnect(self) -> None:
+        """This host has other addresses now: what is open from the old ones is dead, and would be waited for."""
+
     async def close(self) -> None:
         """Close connections; leases stay."""
 

@@ -71,6 +71,10 @@ class EtcdClient:
         """Close all connections; a call in progress is cancelled."""
         await self._cluster.close()
 
+    def reconnect(self) -> None:
+        """Give up all connections; calls in progress are made again on new ones, a watch ends."""
+        self._cluster.reconnect()
+
     async def get(self, key: str) -> KeyValue | None:
         request = rpc.RangeRequest(key=key.encode())
         answer = await self._cluster.call(lambda member, options: member.ask(rpc.RANGE, request, options))

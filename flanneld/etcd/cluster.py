@@ -50,6 +50,11 @@ class Cluster:
         for member in self._members:
             await member.close()
 
+    def reconnect(self) -> None:
+        """Give up all connections."""
+        for member in self._members:
+            member.reconnect()
+
     @property
     def current(self) -> Member:
         return self._members[0]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from flanneld.etcd.call import Call, RpcError, Status
+from flanneld.etcd.call import Call, ConnectionLost, RpcError, Status
 from flanneld.etcd.connection import Connection
 from flanneld.etcd.endpoint import Endpoint, words
 from flanneld.etcd.rpc import Method
@@ -44,6 +44,11 @@ class Member:
         """Close the connection; calls in progress fail."""
         if self._connection:
             await self._connection.close()
+
+    def reconnect(self) -> None:
+        """Give up the connection; the next call makes another."""
+        if self._connection:
+            self._connection.abort(ConnectionLost("given up: our address has changed"))
 
     async def ask(self, method: Method, question: Any, options: CallOptions) -> Any:
         """One message to one answer; raises RpcError."""

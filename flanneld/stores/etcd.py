@@ -163,6 +163,9 @@ class EtcdLeaseStore:
             self._status.heard_at = self._watch.heard_at
         return self._status
 
+    def reconnect(self) -> None:
+        self._client.reconnect()
+
     async def close(self) -> None:
         await self._client.close()
 

@@ -73,6 +73,9 @@ class MemoryLeaseStore:
         self._cluster = cluster
         self._now = now
 
+    def reconnect(self) -> None:
+        """Nothing is open."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

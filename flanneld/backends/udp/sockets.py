@@ -33,7 +33,7 @@ def open_underlay(address: IPv4Address, port: int) -> socket.socket:
 
 
 def recover_underlay(fd: int, address: IPv4Address, port: int) -> socket.socket | None:
-    """The socket that another process opened for this address and port, set up as ours are: that process may have been another version.
+    """The socket that another process, maybe another version, opened for this address and port, set up as ours are.
 
     None when it is no such socket; then `fd` is closed.
     """
