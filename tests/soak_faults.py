@@ -19,7 +19,7 @@ from lab.lab import Lab
 from soak_model import Place
 
 CONFIG = f"{PREFIX}/config"
-NOBODY = "10.244.250.0"
+NOBODY = "10.244.3.0"
 """The subnet of a host that does not exist."""
 
 
@@ -191,7 +191,7 @@ def damage_route(soak: Soak) -> str:
     lines = [
         f"ip route del {route}",
         f"ip route replace {route} via 10.0.0.1",
-        "ip route add 10.244.251.0/24 via 10.0.0.1 proto 84",
+        "ip route add 10.244.4.0/24 via 10.0.0.1 proto 84",
     ]
     line = soak.rng.choice([*lines, "ip route flush proto 84"])
     run(place.host, line, check=False)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from flanneld.etcd import rpc
 from flanneld.etcd.call import ConnectionLost, RpcError, Status
-from flanneld.etcd.endpoint import Endpoint, EtcdError, EtcdRefused, EtcdUnavailable, TlsFiles, diagnose
+from flanneld.etcd.endpoint import Endpoint, EtcdError, EtcdRefused, EtcdUnavailable, TlsFiles, Trust, diagnose
 from flanneld.etcd.member import CallOptions, Member
 
 T = TypeVar("T")
@@ -41,8 +41,8 @@ class Cluster:
         if not endpoints:
             raise EtcdRefused("no etcd endpoint: expected at least one")
         # All of the system's authorities are in a context, which takes time and memory: not where nobody needs it.
-        self._context = tls.context() if tls.given or any(endpoint.tls for endpoint in endpoints) else None
-        self._members = deque(Member(endpoint, self._context) for endpoint in endpoints)
+        self._trust = Trust(tls) if tls.given or any(endpoint.tls for endpoint in endpoints) else None
+        self._members = deque(Member(endpoint, self._trust) for endpoint in endpoints)
         self._user = user
         self._token: str | None = None
 
@@ -117,6 +117,6 @@ class Cluster:
 
     async def _explain(self, failures: dict[Endpoint, str]) -> EtcdError:
         """What to raise when every member failed: the call's words only where a look of our own finds nothing wrong."""
-        found = await asyncio.gather(*(diagnose(endpoint, self._context) for endpoint in failures))
+        found = await asyncio.gather(*(diagnose(endpoint, self._trust) for endpoint in failures))
         text = "; ".join(f"etcd at {one.endpoint}: {one.why or failures[one.endpoint]}" for one in found)
         return EtcdRefused(text) if all(one.fatal for one in found) else EtcdUnavailable(text)

@@ -10,6 +10,9 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from flanneld import FlanneldError
+from flanneld.log import Log, Once
+
+log = Log(__name__)
 
 _PROBE_TIMEOUT_S = 2.0
 # RFC 9113 §3.4: the client's preface and an empty SETTINGS frame; a TLS 1.3 server's verdict on our certificate is read after it.
@@ -61,6 +64,42 @@ class TlsFiles:
         return context
 
 
+class Trust:
+    """The TLS context for new connections, made again when a file has changed: certificates are renewed under a running daemon."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Raises EtcdRefused."""
+        self._files = files
+        self._context = files.context()
+        self._seen = self._stamp()
+        self._said = Once(log)
+
+    def context(self) -> ssl.SSLContext:
+        """As the files are now; as they were, while one of them is not what it should be: it may be being written."""
+        stamp = self._stamp()
+        if stamp != self._seen:
+            try:
+                self._context, self._seen = self._files.context(), stamp
+            except EtcdRefused as error:
+                self._said.warning("tls", "changed TLS files not used", why=error)
+            else:
+                self._said.over("tls")
+                log.info("TLS files read again")
+        return self._context
+
+    def _stamp(self) -> tuple[tuple[int, ...], ...]:
+        """What changes when a file is written, or another one put in its place."""
+        found: list[tuple[int, ...]] = []
+        for path in filter(None, (self._files.ca, self._files.cert, self._files.key)):
+            try:
+                at = os.stat(path)
+            except OSError:
+                found.append((0,))
+            else:
+                found.append((at.st_dev, at.st_ino, at.st_mtime_ns, at.st_size))
+        return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One etcd member's client URL."""
@@ -102,10 +141,10 @@ class Diagnosis:
     """Waiting will not change it."""
 
 
-async def diagnose(endpoint: Endpoint, context: ssl.SSLContext | None) -> Diagnosis:
+async def diagnose(endpoint: Endpoint, trust: Trust | None) -> Diagnosis:
     """Connect once as a call would, with at most a few seconds' wait, and say what happens."""
     try:
-        answer = await _greet(endpoint, context if endpoint.tls else None)
+        answer = await _greet(endpoint, trust.context() if trust is not None and endpoint.tls else None)
         why = "" if answer else "closes the connection without an answer"
     except ssl.SSLCertVerificationError as error:
         return Diagnosis(endpoint, f"certificate verify failed: {error.verify_message.lower()}", fatal=True)

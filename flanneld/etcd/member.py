@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from flanneld.etcd.call import Call, ConnectionLost, RpcError, Status
 from flanneld.etcd.connection import Connection
-from flanneld.etcd.endpoint import Endpoint, words
+from flanneld.etcd.endpoint import Endpoint, Trust, words
 from flanneld.etcd.rpc import Method
 
 MAX_QUESTIONS = 100
@@ -32,10 +31,10 @@ class CallOptions:
 class Member:
     """One endpoint, over one connection at a time."""
 
-    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext | None) -> None:
-        """`context` is needed for https."""
+    def __init__(self, endpoint: Endpoint, trust: Trust | None) -> None:
+        """`trust` is needed for https."""
         self.endpoint = endpoint
-        self._context = context if endpoint.tls else None
+        self._trust = trust if endpoint.tls else None
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._turn = asyncio.Semaphore(MAX_QUESTIONS)
@@ -84,7 +83,8 @@ class Member:
     async def _connect(self) -> Connection:
         host, port = self.endpoint.host, self.endpoint.port
         try:
-            streams = await asyncio.open_connection(host, port, ssl=self._context, happy_eyeballs_delay=_NEXT_ADDRESS_S)
+            context = self._trust.context() if self._trust is not None else None
+            streams = await asyncio.open_connection(host, port, ssl=context, happy_eyeballs_delay=_NEXT_ADDRESS_S)
         except OSError as error:
             raise RpcError(Status.UNAVAILABLE, words(error)) from error
         return Connection(*streams, "https" if self.endpoint.tls else "http", self.endpoint.target)

@@ -25,7 +25,7 @@ from flanneld_world import NETWORK, LabEtcd, World
 from lab.lab import Lab
 from lab.signals import leave_by_exception
 from lab.topology import generate
-from soak_faults import FAULTS, Soak, subnets_of
+from soak_faults import FAULTS, NOBODY, Soak, subnets_of
 from soak_model import Place, wrong
 from soak_pings import INTERVAL_S, LATE_S, Pinger
 from traffic import await_peers
@@ -93,6 +93,7 @@ def soaking(hosts: int, rng: random.Random) -> Iterator[Soak]:
             for one in soak.daemons.values():
                 await_peers(one.ready(), hosts - 1)
             soak.subnets = subnets_of(soak)
+            assert NOBODY not in soak.subnets.values()
             yield soak
         finally:
             for process in (*(one.process for one in world.daemons), soak.etcd):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,9 @@ import pytest
 from etcd_server import Certificates, EtcdServer, etcd_server, make_certificates
 from flanneld.etcd import Change, Compacted, EtcdClient, EtcdRefused, EtcdUnavailable, KeyValue, TlsFiles
 from flanneld.etcd.endpoint import Endpoint
+from flanneld.flags import Options
+from flanneld.lease import LeaseAttrs
+from flanneld.stores.etcd import open_etcd_store
 
 A_WHILE_S = 30
 NOBODY = "http://127.0.0.1:9"
@@ -67,6 +74,36 @@ async def test_a_ca_alone_is_enough_for_tls(secure: EtcdServer, certificates: Ce
 async def test_a_client_certificate_is_shown_to_an_etcd_that_asks(mutual: EtcdServer, certificates: Certificates) -> None:
     tls = TlsFiles(str(certificates.ca), str(certificates.client), str(certificates.client_key))
     async with connected(mutual.endpoint, tls=tls) as client:
+        assert await client.get("a") is None
+
+
+async def test_a_renewed_client_certificate_is_shown_on_the_next_connection(
+    mutual: EtcdServer, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = tmp_path / "client.pem", tmp_path / "client.key"
+    cert.write_bytes(certificates.client.read_bytes())
+    key.write_bytes(certificates.client_key.read_bytes())
+    async with connected(mutual.endpoint, tls=TlsFiles(str(certificates.ca), str(cert), str(key))) as client:
+        await client.get("a")
+        cert.write_text("half of it")
+        client.reconnect()
+        await client.get("a")  # with the old one
+        assert [record.getMessage() for record in caplog.records] == ["changed TLS files not used"]
+        cert.write_bytes(certificates.client.read_bytes())
+        client.reconnect()
+        await client.get("a")
+
+
+async def test_another_authority_is_trusted_from_the_next_connection_on(
+    secure: EtcdServer, certificates: Certificates, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(certificates.stranger.read_bytes())
+    async with connected(secure.endpoint, tls=TlsFiles(str(ca))) as client:
+        with pytest.raises(EtcdRefused):
+            await client.get("a")
+        (tmp_path / "new.pem").write_bytes(certificates.ca.read_bytes())
+        (tmp_path / "new.pem").rename(ca)
         assert await client.get("a") is None
 
 
@@ -304,3 +341,34 @@ def test_bad_tls_files_are_refused_and_named(certificates: Certificates, tmp_pat
     ):
         with pytest.raises(EtcdRefused, match=said):
             files.context()
+
+
+async def test_the_documented_role_is_enough(tmp_path: Path) -> None:
+    """The commands are those of docs/etcd.md, to the letter."""
+    page = (Path(__file__).parents[2] / "docs/etcd.md").read_text()
+    commands = re.findall(r"^etcdctl (.*)$", page, re.MULTILINE)
+    assert len(commands) == 5
+    with etcd_server(tmp_path) as server:
+        server.ctl("put", "/coreos.com/network/config", '{"Network": "10.5.0.0/16"}')
+        for command in commands:
+            server.ctl(*shlex.split(command))
+        for command in ("user add root:root", "user grant-role root root", "auth enable"):
+            server.ctl(*command.split())
+        server.user = "root:root"
+        options = replace(
+            Options(),
+            etcd_endpoints=(server.endpoint,),
+            etcd_username="flanneld",
+            etcd_password="secret",  # noqa: S106  # of the page
+        )
+        store = open_etcd_store(options)
+        try:
+            network, attrs = await store.network(), LeaseAttrs((ip_address("192.0.2.1"),))
+            lease = await store.acquire(network, attrs)
+            assert (await store.renew(await store.hold(lease, attrs))).subnets == lease.subnets
+            async with aclosing(store.watch()) as watch:
+                assert set((await anext(watch)).leases) == {lease.subnets}
+            await store.release(lease)
+            assert not await store.leases()
+        finally:
+            await store.close()
