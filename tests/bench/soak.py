@@ -22,6 +22,7 @@ from rich.table import Table
 
 from bench.datapath import WIDTH, machine
 from flanneld_world import NETWORK, LabEtcd, World
+from lab import LabError
 from lab.lab import Lab
 from lab.signals import leave_by_exception
 from lab.topology import generate
@@ -136,13 +137,21 @@ def converge(soak: Soak, until: float) -> tuple[list[str], str]:
     found: list[str] = []
     last = ""
     for place in soak.places.values():
-        while present := wrong(soak.world, place, soak.config, soak.subnets[place.host.name]):
+        while present := looked(soak, place):
             if time.monotonic() > until:
                 found += [f"{place.host.name}: {line}" for line in present]
                 break
             last = f"{place.host.name}: {present[0]}"
             time.sleep(0.05)
     return found, last
+
+
+def looked(soak: Soak, place: Place) -> list[str]:
+    """What is wrong on the host; what cannot be looked at just now is wrong too."""
+    try:
+        return wrong(soak.world, place, soak.config, soak.subnets[place.host.name])
+    except (LabError, OSError) as error:
+        return [f"cannot be looked at: {error}"]
 
 
 def ended(soak: Soak) -> list[str]:
