@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from flanneld.config import ConfigError, NetworkConfig, parse_network
 from flanneld.health import Health
 from flanneld.keeper import LeaseKeeper, Listener
 from flanneld.kernel import Entry
-from flanneld.lease import Lease, Subnets, inside
+from flanneld.lease import Family, Lease, Subnets, inside
 from flanneld.linux.events import AddressEvent, Event, FdbEvent, LinkEvent, NeighbourEvent, Overrun, RouteEvent
 from flanneld.linux.netlink import Monitor
 from flanneld.log import Log, Once
@@ -60,10 +60,10 @@ class Host:
         store: LeaseStore,
         monitor: Monitor,
         health: Health,
-        follow: Callable[[Uplink], Uplink],
+        follow: Callable[[Uplink, Sequence[Family]], Uplink],
         pods: Pods | None,
     ) -> None:
-        """`follow` returns what the given uplink has become; raises UplinkError."""
+        """`follow` returns what the given uplink has become, with addresses of these families; raises FlanneldError."""
         self._member = member
         self._store = store
         self._monitor = monitor
@@ -153,7 +153,7 @@ class Host:
         """Serve what there is now; false when it has to be tried again."""
         now = before = self._member.situation
         network = self._wanted_network(now.network)
-        uplink = self._present_uplink(now.uplink)
+        uplink = self._present_uplink(now.uplink, network)
         own = self.keeper.lease
         same = (network, network.text, uplink or now.uplink) == (now.network, now.network.text, now.uplink)
         if same and own.subnets == now.own.subnets and not self._amiss:
@@ -197,10 +197,10 @@ class Host:
             self._said.warning("config", "network config not applied", why=error)
             return served
 
-    def _present_uplink(self, served: Uplink) -> Uplink | None:
+    def _present_uplink(self, served: Uplink, network: NetworkConfig) -> Uplink | None:
         """The uplink as it is now; None while there is none, which is looked for again."""
         try:
-            uplink = self._follow(served)
+            uplink = self._follow(served, [pool.family for pool in network.pools])
         except FlanneldError as error:
             self._said.warning("uplink", "uplink lost", uplink=served, why=error)
             self._health.unmet("uplink", str(error))

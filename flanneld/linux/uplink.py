@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -66,28 +66,43 @@ def find_uplink(nl: Netlink, options: Options, families: Sequence[Family]) -> Up
     raise UplinkError(f"{'; '.join(refused)}; this host has {', '.join(map(str, host))}")
 
 
-def follow_uplink(nl: Netlink, options: Options, present: Uplink) -> Uplink:
-    """What the uplink has become: the same interface, whatever its name and MTU are now, for as long as it has its addresses.
+def follow_uplink(nl: Netlink, options: Options, present: Uplink, families: Sequence[Family]) -> Uplink:
+    """What the uplink has become, for these families: the same interface, whatever its name and MTU, while it has its addresses.
 
     Without them, what the flags ask for now; and if there is no such thing, for the interface may have another name than they say,
     the same interface with the addresses that it has. Raises UplinkError, KernelError.
     """
-    families = [family_of(address.ip) for address in present.addresses]
     link = links.link_at(nl, present.index)
-    if link is None:
-        return find_uplink(nl, options, families)
-    addresses = links.addresses(nl, link.index)
-    found = {address.ip: address for address in addresses}
-    if all(address.ip in found for address in present.addresses):
-        kept = tuple(found[address.ip] for address in present.addresses)
-        return replace(present, name=link.name, mtu=link.mtu, addresses=kept)
+    same = None if link is None else _same(link, _reachable(links.addresses(nl, link.index)), options, present, families)
+    kept = {address.ip for address in present.addresses if family_of(address.ip) in families}
+    if same is not None and kept <= {address.ip for address in same.addresses}:
+        return same
     try:
-        return find_uplink(nl, options, families)
-    except UplinkError as error:
-        try:
-            return _uplink(Interface(link, _reachable(addresses)), options, families)
-        except UplinkError:
-            raise error from None
+        return _lasting(find_uplink(nl, options, families), present)
+    except UplinkError:
+        if same is not None:
+            return same
+        raise
+
+
+def _same(
+    link: Link, addresses: tuple[IPInterface, ...], options: Options, present: Uplink, families: Sequence[Family]
+) -> Uplink | None:
+    """The interface with the addresses that it had, as far as it has them; None if it has none of some family that could last."""
+    try:
+        chosen = Interface(link, addresses, tuple(address.ip for address in present.addresses))
+        return _lasting(_uplink(chosen, options, families), present)
+    except UplinkError:
+        return None
+
+
+def _lasting(found: Uplink, present: Uplink) -> Uplink:
+    """Raise UplinkError for a link-local address in the place of another: the interface is just being addressed anew."""
+    for address in found.addresses:
+        before = present.address(family_of(address.ip))
+        if address.is_link_local and before is not None and not before.is_link_local:
+            raise UplinkError(f"interface {found.name} has only the link-local address {address.ip} now, had {before.ip}")
+    return found
 
 
 def _reachable(addresses: Sequence[IPInterface]) -> tuple[IPInterface, ...]:
