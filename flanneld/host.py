@@ -119,7 +119,7 @@ class Host:
                         async with asyncio.timeout(PRECEDENCE_S):
                             await self._looked.wait()
                 self.keeper.leases(snapshot.leases)
-                self.peers.leases(snapshot.leases)
+                self.peers.leases(snapshot.leases, relisted=snapshot.relisted)
 
     async def _follow_kernel(self) -> None:
         async for batch in self._monitor:

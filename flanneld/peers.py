@@ -28,7 +28,7 @@ log = Log(__name__)
 
 BROADCAST = IPv4Address("255.255.255.255")
 TRUST_S = 2.0
-"""Once a store that had forgotten us knows us again, others get so long to be known again too."""
+"""Once a store that was away or had forgotten us knows us again, others get so long to be known again too."""
 MANY_REPAIRS, REPAIRS_S = 20, 10.0
 """More repairs than that in so many seconds: somebody else works against us, and we slow down."""
 
@@ -119,14 +119,15 @@ class PeerLoop:
         self._ready = False
         self._said = Once(log)
 
-    def leases(self, leases: Leases) -> None:
-        """Take the present leases."""
+    def leases(self, leases: Leases, *, relisted: bool = False) -> None:
+        """Take the present leases; a store that was not heard for a while, or has forgotten us, may have forgotten others too."""
         known = self._own.subnets in leases
-        if known and self._before_loss is not None and self._trust_at is None:
-            self._trust_at = self._now() + TRUST_S
-        elif not known and self._leases is not None and self._own.subnets in self._leases:
+        forgotten = not known and self._leases is not None and self._own.subnets in self._leases
+        if self._leases is not None and (forgotten or relisted):
             self._before_loss = believed(self._leases, self._before_loss or {})
             self._trust_at = None
+        if known and self._before_loss is not None and self._trust_at is None:
+            self._trust_at = self._now() + TRUST_S
         self._leases = leases
         self._news = True
         self._wanted.set()

@@ -35,6 +35,8 @@ class Snapshot:
     leases: Leases
     config: str | None
     """The network config's text, unchecked; None: nobody has written one."""
+    relisted: bool = False
+    """The first after a time in which the store was not heard: what is missing may only be late, as after a restore."""
 
 
 @dataclass(slots=True)

@@ -341,7 +341,7 @@ FAULTS = {
     "daemon stopped for a while": Fault(pause_daemon, True),
     "etcd killed and restarted": Fault(kill_etcd, True),
     "etcd hangs": Fault(pause_etcd, True),
-    "etcd restored from a snapshot": Fault(restore_etcd, True),
+    "etcd restored from a snapshot": Fault(restore_etcd, False),  # a lease is deleted for it
     "host cut off from etcd": Fault(cut_from_etcd, True),
     "etcd compacted": Fault(compact_etcd, True),
     "lease deleted": Fault(delete_lease, False),

@@ -243,11 +243,13 @@ class EtcdLeaseStore:
                     status.reachable = True
                     status.watches += 1
                     self._watch = watch
+                    relisted = shown is not None
                     while True:
                         present = mirror.snapshot()
                         if present != shown:
                             shown = present
-                            yield present
+                            yield replace(present, relisted=relisted)
+                        relisted = False
                         mirror.apply(await watch.changes())
                         backoff.reset()
             except Compacted:

@@ -177,6 +177,20 @@ async def test_a_store_that_forgot_us_takes_no_peer_away_before_it_has_known_us_
     ]
 
 
+async def test_a_store_that_was_away_is_given_the_same_time() -> None:
+    recorder, now_s = Recorder(), [0.0]
+    loop = PeerLoop(network(), recorder, OWN, lambda why: None, lambda: now_s[0])
+    async with asyncio.timeout(10), going(loop):
+        loop.leases(subnets_of(OWN, lease(7)))  # type: ignore[arg-type]
+        await recorder.calls(1)
+        loop.leases(subnets_of(OWN), relisted=True)  # type: ignore[arg-type]
+        await recorder.calls(2)
+        now_s[0] += TRUST_S
+        loop.leases(subnets_of(OWN))  # type: ignore[arg-type]
+        await recorder.calls(3)
+    assert [len(peers) for peers in recorder.applied[:3]] == [1, 1, 0]
+
+
 def test_what_a_forgetful_store_says_goes_before_what_it_said() -> None:
     moved = replace(lease(7), attrs=lease(9).attrs)
     assert believed(subnets_of(moved), subnets_of(lease(7), lease(8))) == subnets_of(moved, lease(8))  # type: ignore[arg-type]
