@@ -58,7 +58,7 @@ async def run(options: Options) -> None:
         health = Health("network config", "lease", "rules", "subnet.env", "peers", *(["cni"] if options.cni_socket else []))
         exporter = Exporter()
         await stack.enter_async_context(serve_health(options.healthz_ip, options.healthz_port, health, exporter))
-        store = open_etcd_store(options)
+        store = open_store(options)
         stack.push_async_callback(store.close)
         async with asyncio.TaskGroup() as tasks:
             pods = CniServer(Path(options.cni_socket), JOURNAL, Path(options.subnet_file)) if options.cni_socket else None
@@ -70,9 +70,18 @@ async def run(options: Options) -> None:
             await join(Parts(options, store, health, exporter, pods), network)
 
 
+def open_store(options: Options) -> LeaseStore:
+    """The store that the flags ask for; nothing is connected yet. Raises StoreError."""
+    if options.kube_subnet_mgr:
+        from flanneld.stores.kube import open_kube_store  # with an HTTP library, which nobody else needs
+
+        return open_kube_store(options, os.environ)
+    return open_etcd_store(options)
+
+
 async def say_pending(options: Options) -> None:
     """Print what a start would change; raises FlanneldError for what would keep it from starting."""
-    store = open_etcd_store(options)
+    store = open_store(options)
     try:
         changes = await pending(options, store, instance_of(options.etcd_prefix))
     finally:

@@ -85,7 +85,7 @@ class Options:
         goflags.ip, ANY_ADDRESS, "address that /healthz and /readyz are served on"
     )
     healthz_port: int = _number(0, "port that /healthz and /readyz are served on; 0: none", 0, 65535)
-    kube_subnet_mgr: bool = _switch(False, "lease subnets from Kubernetes instead of etcd (not supported yet)")
+    kube_subnet_mgr: bool = _switch(False, "lease subnets from Kubernetes instead of etcd")
     kube_api_url: str = _text("", "URL of the Kubernetes API; not needed inside a pod")
     kubeconfig_file: str = _text("", "kubeconfig file; not needed inside a pod")
     kube_annotation_prefix: str = _text("flannel.alpha.coreos.com", "prefix of our node annotations")
@@ -142,8 +142,6 @@ def _check(options: Options) -> None:
         raise UsageError(f"etcd-keyfile {options.etcd_keyfile!r} needs etcd-certfile, got none")
     if options.etcd_certfile and not options.etcd_keyfile:
         raise UsageError(f"etcd-certfile {options.etcd_certfile!r} needs etcd-keyfile, got none")
-    if options.kube_subnet_mgr:
-        raise UsageError("kube-subnet-mgr true is not supported yet, expected false and etcd-endpoints")
 
 
 def usage() -> str:

@@ -59,6 +59,8 @@ class LeaseKeeper:
         """How often somebody else had written into it."""
         self._store = store
         self._attrs = self._attrs_before = lease.attrs
+        self._asked = lease.attrs
+        """What the store was last asked to publish: it may publish another address, if a user says so."""
         self._margin_s = margin_s
         """Renew at least this long before the expiry (`--subnet-lease-renew-margin`)."""
         self._now = now
@@ -95,7 +97,7 @@ class LeaseKeeper:
 
     def replaced(self, lease: Lease) -> None:
         """We hold another lease now: the network has moved."""
-        self.lease, self._attrs, self._missing = lease, lease.attrs, False
+        self.lease, self._attrs, self._asked, self._missing = lease, lease.attrs, lease.attrs, False
         self._wake.set()
 
     def renewal_in(self) -> float | None:
@@ -130,7 +132,7 @@ class LeaseKeeper:
 
     @property
     def _unpublished(self) -> bool:
-        return self._attrs != self.lease.attrs
+        return self._attrs != self._asked
 
     async def _woken(self, pause_s: float | None) -> None:
         """Wait until there is something to do, or so long."""
@@ -153,6 +155,7 @@ class LeaseKeeper:
                 self._missing = True
         if self._missing or self._unpublished or self._written_over:
             self.lease, self._attrs_before = await self._store.hold(before, attrs), before.attrs
+            self._asked = attrs
             if self._missing:
                 self.reclaims, self.claimed_at = self.reclaims + 1, self._now()
                 log.info("lease claimed again", subnet=self.lease)

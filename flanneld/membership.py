@@ -25,7 +25,7 @@ from flanneld.mesh import Mesh
 from flanneld.remembered import Remembered, beside, recall, remember
 from flanneld.retry import Backoff, retry
 from flanneld.rules import RuleLoop
-from flanneld.store import LeaseStore, StoreUnavailable, fits
+from flanneld.store import LeaseStore, StoreUnavailable
 from flanneld.subnet_env import SubnetEnv, SubnetEnvError, read, write
 
 log = Log(__name__)
@@ -127,7 +127,7 @@ class Membership:
     async def _lease(self, network: NetworkConfig, own: Lease | None, former: Lease | None) -> Lease:
         """Our lease with what it is to publish now, or a new one if there is none that fits; the first is waited for."""
         attrs = self.mesh.current.attrs
-        if own is not None and fits(network, own.subnets):
+        if own is not None and self.store.fits(network, own.subnets):
             return Lease(own.subnets, attrs, own.expires_at, own.created)
 
         async def acquire() -> Lease:

@@ -92,6 +92,9 @@ class LeaseStore(Protocol):
         changes without anybody being told.
         """
 
+    def fits(self, network: NetworkConfig, subnets: Subnets) -> bool:
+        """True if a lease of these subnets may be held on under this config."""
+
     def reconnect(self) -> None:
         """This host has other addresses now: what is open from the old ones is dead, and would be waited for."""
 

@@ -30,6 +30,7 @@ from flanneld.store import (
     StoreUnavailable,
     choose_claim,
     choose_hold,
+    fits,
     holder,
     owns,
 )
@@ -162,6 +163,9 @@ class EtcdLeaseStore:
         if self._watch is not None:
             self._status.heard_at = self._watch.heard_at
         return self._status
+
+    def fits(self, network: NetworkConfig, subnets: Subnets) -> bool:
+        return fits(network, subnets)
 
     def reconnect(self) -> None:
         self._client.reconnect()

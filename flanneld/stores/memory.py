@@ -10,7 +10,18 @@ from types import MappingProxyType
 
 from flanneld.config import NetworkConfig, parse_network
 from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets, overlap
-from flanneld.store import Claim, LeaseLost, NetworkNotConfigured, Snapshot, StoreStatus, choose_claim, choose_hold, holder, owns
+from flanneld.store import (
+    Claim,
+    LeaseLost,
+    NetworkNotConfigured,
+    Snapshot,
+    StoreStatus,
+    choose_claim,
+    choose_hold,
+    fits,
+    holder,
+    owns,
+)
 
 LEASE_TTL_S = 86400
 
@@ -72,6 +83,9 @@ class MemoryLeaseStore:
         self.status = StoreStatus()
         self._cluster = cluster
         self._now = now
+
+    def fits(self, network: NetworkConfig, subnets: Subnets) -> bool:
+        return fits(network, subnets)
 
     def reconnect(self) -> None:
         """Nothing is open."""

@@ -137,7 +137,6 @@ def test_password_is_not_in_the_representation() -> None:
         (["--log-format=xml"], "'xml' for flag -log-format: expected text or json"),
         (["--etcd-keyfile=k"], "etcd-keyfile 'k' needs etcd-certfile"),
         (["--etcd-certfile=c"], "etcd-certfile 'c' needs etcd-keyfile"),
-        (["--kube-subnet-mgr"], "kube-subnet-mgr true is not supported yet"),
     ],
 )
 def test_wrong_command_lines_are_errors_that_name_flag_and_value(argv: list[str], message: str) -> None:
