@@ -67,7 +67,7 @@ class Cluster:
 
     def patch(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Strategic merge: annotations key by key, conditions by type."""
-        node = json.loads(json.dumps(self.nodes[name]))
+        node: dict[str, Any] = json.loads(json.dumps(self.nodes[name]))
         node["metadata"]["annotations"] |= body.get("metadata", {}).get("annotations", {})
         conditions = {one["type"]: one for one in node["status"]["conditions"]}
         for one in body.get("status", {}).get("conditions", []):

@@ -42,9 +42,7 @@ def await_repair(host: LabHost, before: tuple[str, str], damage: str) -> None:
 
 
 @with_nftables
-@pytest.mark.parametrize(
-    "damage", ["flush ruleset", "delete table ip flannel-ipv4", "flush chain ip flannel-ipv4 postrtg"]
-)
+@pytest.mark.parametrize("damage", ["flush ruleset", "delete table ip flannel-ipv4", "flush chain ip flannel-ipv4 postrtg"])
 def test_nftables_rules_come_back(world: World, damage: str) -> None:
     host = world.start("h1").ready().host
     before = rules(host)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from flanneld_world import NETWORK, World, eventually, flanneld_world, own_subnet, readyz, run, show, subnet_env
+from flanneld_world import NETWORK, World, eventually, flanneld_world, own_subnet, readyz, run, show
 from lab.pods import LabHost
-from traffic import address_of, meshed, ping, transferred
+from traffic import address_of, meshed, ping
 
 KINDS = ["vxlan", "host-gw", "udp"]
 
@@ -105,7 +105,6 @@ def test_another_interface_in_its_place_is_taken(world: World) -> None:
     eventually(lambda: ping(one, address_of(two)), "pods that reach each other")
     assert own_subnet(host) == before
     eventually(lambda: readyz(host)[0] == 200, f"readiness, but {readyz(host)}")
-
 
 
 def test_another_address_under_another_name_than_the_flags_say_is_followed(world: World) -> None:

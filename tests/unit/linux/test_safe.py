@@ -84,7 +84,12 @@ def test_a_service_manager_keeps_descriptors_under_names_that_say_whose_they_are
     given = {"LISTEN_FDS": "1", "LISTEN_FDNAMES": stored.decode().partition("FDNAME=")[2], "PATH": os.environ["PATH"]}
     shell = f'exec 3<&{descriptor}; LISTEN_PID=$$ exec "$0" -c "$1"'
     said = subprocess.run(
-        ["bash", "-c", shell, sys.executable, NEXT_RUN], env=given, pass_fds=[descriptor], capture_output=True, text=True, check=True
+        ["bash", "-c", shell, sys.executable, NEXT_RUN],
+        env=given,
+        pass_fds=[descriptor],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert said.stdout.split() == ["late", "None", "None"]
     os.close(descriptor)
