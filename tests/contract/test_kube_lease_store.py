@@ -18,7 +18,8 @@ from flanneld.config import parse_network
 from flanneld.flags import Options
 from flanneld.lease import LeaseAttrs
 from flanneld.store import LeaseLost, NetworkNotConfigured, Snapshot, StoreError, StoreUnavailable
-from flanneld.stores.kube import KubeLeaseStore, annotation_prefix, open_kube_store
+from flanneld.stores.kube import KubeLeaseStore, open_kube_store
+from flanneld.stores.nodes import annotation_prefix
 from kube_api_stand_in import Cluster, api_server
 
 A_WHILE_S = 20
