@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ from hashlib import sha256
 from http.client import HTTPException
 from itertools import permutations
 from statistics import median
+from typing import Any
 
 from lab import LabError
 from lab.demo.traffic import HTTP_PORT, IPAddress, can_route, http_get, http_server, round_trips_s, stream_bits_per_s
@@ -21,6 +25,7 @@ from lab.pods import LabHost, Pod
 FILE_BYTES = 8_000_000
 STREAM_S = 2.0
 ECHOES = 300
+EXCHANGE_ECHOES, EXCHANGE_PAUSE_S = 100, 0.4
 
 
 class Unproven(LabError):
@@ -128,6 +133,23 @@ def _round_trip(lab: Lab) -> str:
     return f"{median(times) * 1e6:.0f}"
 
 
+def _exchange_backends(lab: Lab) -> str:
+    """To another backend and back, while one pod pings another."""
+    source, destination, *_ = _stations(lab)
+    own: Any = lab.topology.network["Backend"]
+    other = {"Type": "host-gw" if own["Type"] != "host-gw" else "vxlan"}
+    ping = ["ping", "-q", "-i0.01", f"-c{EXCHANGE_ECHOES}", "-W2", str(destination.pod_ip)]
+    with source.pod.popen(ping, stdout=subprocess.PIPE) as pinging:
+        for backend in (other, own):
+            for _host in lab.migrate(backend):
+                pass
+            time.sleep(EXCHANGE_PAUSE_S)
+        said, _ = pinging.communicate()
+    received = re.search(r"(\d+) received", said)
+    _expect(f"{source.pod} -> {destination.pod}: echoes answered", int(received[1]) if received else said, EXCHANGE_ECHOES)
+    return f"0 of {EXCHANGE_ECHOES}"
+
+
 PROOFS = (
     Proof("ping between all pods", _every_pod_answers),
     Proof("HTTP between all pods: 8 MB, SHA-256 right", _files_arrive_whole),
@@ -138,6 +160,7 @@ PROOFS = (
     Proof("a host's port leads to its pod, and goes with it", _host_ports_lead_to_pods),
     Proof("one TCP stream, pod to pod, Gbit/s", _throughput),
     Proof("round trip, pod to pod, median, us", _round_trip),
+    Proof("echoes lost over an exchange of backends and back", _exchange_backends),
 )
 
 
