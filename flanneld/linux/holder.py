@@ -4,8 +4,8 @@
 
 LISTENER is the number of a listening SOCK_SEQPACKET unix socket. Who connects, one at a time and only our own user, is first sent
 all that is kept: a message b"KEY" with the descriptor (SCM_RIGHTS) for each, then a NUL. After that it may say b"+KEY" with a
-descriptor, to be kept in the place of what has that key, and b"-KEY", to be let go. What is kept outlives the connection by HOLD_S,
-then this process ends.
+descriptor, to be kept in the place of what has that key, and b"-KEY", to be let go; a NUL says that it is done. What is kept
+outlives the connection by HOLD_S, then this process ends.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def serve(client: socket.socket, kept: dict[bytes, int]) -> bool:
                 os.close(replaced)
             if message[:1] == b"+" and descriptors:
                 kept[message[1:]] = descriptors[0]
+            client.send(b"\0")
     except OSError:
         pass  # it has gone in the middle of a word
     return bool(kept)

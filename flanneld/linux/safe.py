@@ -121,6 +121,7 @@ class HoldersSafe:
     def _say(self, message: str, *descriptors: int) -> None:
         try:
             socket.send_fds(self._connection, [message.encode()], descriptors)
+            self._connection.recv(1)  # a device that is let go has to be gone before another takes its name
         except OSError as error:
             log.warning("descriptors are not kept for the next run", message=message, why=error)
 
