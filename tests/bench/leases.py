@@ -1,4 +1,4 @@
-"""`./dev bench leases`: how long it takes until the kernel is right: at a start among thousands of leases, after a burst, a change, a fault.
+"""`./dev bench leases`: how long until the kernel is right: at a start among thousands of leases, after a burst, a change, a fault.
 
 Times of single changes are from the put's answer, or from the end of the damaging command, until the kernel is seen to be right.
 """
