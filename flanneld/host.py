@@ -189,13 +189,13 @@ class Host:
         if self._config is None:
             self._said.warning("config", "network config is gone, keeping what is served")
             return served
-        if self._config == served.text:
-            return served
         try:
-            return parse_network(self._config)
+            wanted = served if self._config == served.text else parse_network(self._config)
         except ConfigError as error:
             self._said.warning("config", "network config not applied", why=error)
             return served
+        self._said.over("config")
+        return wanted
 
     def _present_uplink(self, served: Uplink, network: NetworkConfig) -> Uplink | None:
         """The uplink as it is now; None while there is none, which is looked for again."""
