@@ -201,7 +201,7 @@ class Mesh:
         in_the_way = [live for live in self._live if excludes(backend, config, live)]
         for live in in_the_way:
             self._live.remove(live)
-            await _make_room(live, config)
+            await live.resources.aclose()
         try:
             chosen = await self._attach(backend, config, uplink)
         except FlanneldError:
@@ -214,7 +214,7 @@ class Mesh:
 
     async def _follow(self, live: Live, uplink: Uplink) -> list[Live]:
         """A former method over another uplink."""
-        await _make_room(live, live.config)
+        await live.resources.aclose()
         return await self._attach_former(live.config, uplink)
 
     async def _attach_former(self, config: NetworkConfig, uplink: Uplink) -> list[Live]:
@@ -257,13 +257,6 @@ def may_live_beside(former: NetworkConfig, live: Iterable[Live]) -> bool:
     except FlanneldError:
         return False
     return not any(excludes(backend, former, other) for other in present)
-
-
-async def _make_room(live: Live, config: NetworkConfig) -> None:
-    """Detach a method that another is to take the place of, and takes over from: devices, or what is kept for the pod network."""
-    if not live.devices and live.config.pools != config.pools:
-        live.attached.remove()
-    await live.resources.aclose()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -84,8 +84,9 @@ class UdpBackend:
         if not isinstance(address, IPv4Interface):
             raise BackendError(f"udp: interface {uplink.name} has no IPv4 address to send from")
         with ExitStack() as stack:
-            # By what no two can have: a daemon that comes back with another pod network must find the port it left taken.
-            safe = open_safe(f"udp {address.ip} {self.port}")
+            # One for the host, whatever the config says now: what is kept under other settings would be in our way. A second udp
+            # daemon on this host finds it in use, and has to do without.
+            safe = open_safe("udp")
             if safe is not None:
                 stack.callback(safe.close)
             underlay = stack.enter_context(underlay_from(safe, address.ip, self.port))
