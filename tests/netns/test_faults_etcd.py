@@ -97,7 +97,7 @@ def test_an_etcd_that_takes_two_seconds_for_each_answer_is_served_all_the_same(w
         world.etcd.delete(KEY)
         eventually(lambda: not entries_of(world), "its departure")
         world.etcd.delete(f"{PREFIX}/subnets/")
-        one.await_said("lease claimed again", 30)
+        one.await_said("lease claimed again", 60)
         assert "store is unreachable" not in changed_lines(one)
         one.end(signal.SIGKILL)
 
