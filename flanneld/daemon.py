@@ -28,6 +28,7 @@ from flanneld.host import Host
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.lock import hold
 from flanneld.linux.netlink import Monitor, Netlink
+from flanneld.linux.safe import let_go_unclaimed
 from flanneld.linux.uplink import find_uplink, follow_uplink
 from flanneld.log import Log
 from flanneld.measures import measures
@@ -116,6 +117,7 @@ async def join(parts: Parts, network: NetworkConfig) -> None:
         member = Membership(options, instance_of(options.etcd_prefix), store, kernel, mesh, tasks, health.met)
         async with tasks:
             await member.settle(network, uplink, None)
+            let_go_unclaimed()
             if pods is not None:
                 pods.subnet_env_changed()
             host = Host(member, store, monitor, health, partial(follow_uplink, netlink, options), pods)

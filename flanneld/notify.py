@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from flanneld.log import Log
 
@@ -31,16 +31,36 @@ def store(name: str, descriptor: int, environ: Mapping[str, str] = os.environ) -
     sd_notify(environ, "FDSTORE=1", f"FDNAME={name}", descriptors=(descriptor,))
 
 
-def stored(environ: Mapping[str, str] = os.environ) -> dict[str, int]:
-    """The descriptors that the service manager hands to us, by name (sd_listen_fds(3)); they are the caller's now."""
-    if environ.get("LISTEN_PID") != str(os.getpid()):
-        return {}
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
-    found = {}
-    for place, name in zip(range(int(environ.get("LISTEN_FDS", "0"))), names, strict=False):
+def forget(name: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Have the service manager let go of all that it keeps by that name."""
+    sd_notify(environ, "FDSTOREREMOVE=1", f"FDNAME={name}")
+
+
+def stored(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Names of the descriptors that the service manager has handed to us, in order (sd_listen_fds(3)); "" where one was taken."""
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return []
+    return environ.get("LISTEN_FDNAMES", "").split(":")[: int(count)]
+
+
+def take(name: str, environ: MutableMapping[str, str] = os.environ) -> int | None:
+    """The first descriptor of that name that was handed to us, now the caller's; no other call will give it out again.
+
+    Once it is closed its number is another's. None: there is none.
+    """
+    names = stored(environ)
+    if name not in names:
+        return None
+    place = names.index(name)
+    names[place] = ""
+    environ["LISTEN_FDNAMES"] = ":".join(names)
+    try:
         os.set_inheritable(FIRST_DESCRIPTOR + place, False)
-        found[name] = FIRST_DESCRIPTOR + place
-    return found
+    except OSError as error:
+        log.warning("service manager gave a descriptor that is not open", name=name, error=error)
+        return None
+    return FIRST_DESCRIPTOR + place
 
 
 def sd_notify(environ: Mapping[str, str], *states: str, descriptors: tuple[int, ...] = ()) -> None:

@@ -157,6 +157,18 @@ def test_a_service_manager_hands_it_to_the_next_run(world: World, manager: Manag
     assert devices(world.lab.host("h1")) == before
 
 
+def test_a_manager_keeps_nothing_for_a_config_that_is_not_udps(world: World, manager: Manager) -> None:
+    """Nobody remembers that it was: only the descriptors tell."""
+    host = world.start("h1", environ=manager.environ).ready().host
+    eventually(lambda: manager.keeps("tun", "underlay"), "what is kept")
+    world.daemons[0].end()
+    run(host, "rm /run/flannel/subnet.env.memory")
+    world.configure(NETWORK)
+    world.start("h1", environ=manager.environ, before=manager.hands_over).ready()
+    eventually(lambda: manager.keeps() and devices(host)[0].startswith("flannel.1/"), "no trace")
+    assert len(devices(host)) == 1
+
+
 def test_the_holder_has_nothing_of_the_daemons_but_what_it_keeps(world: World) -> None:
     daemon = world.start("h1").ready()
     (holder,) = holders(daemon.host)
