@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from flanneld.lease import Lease, LeaseAttrs, Leases
+from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets
 from flanneld.log import Log, Once
 from flanneld.retry import Backoff
 from flanneld.store import LeaseLost, LeaseStore, StoreError, owns
@@ -68,6 +68,10 @@ class LeaseKeeper:
         self._missing = False
         self._written_over = False
         """The lease is ours, and says what we did not publish: peers would send to the wrong place."""
+        self._strays: frozenset[Subnets] = frozenset()
+        """Other claims of ours, of an older time: they keep subnets from hosts that may have them now."""
+        self._kept_strays: frozenset[Subnets] = frozenset()
+        """Those that are not ours to give up: reservations."""
         self._lost = False
         self._wake = asyncio.Event()
         self._disputed_since: float | None = None
@@ -87,8 +91,12 @@ class LeaseKeeper:
         self._missing = present is None or not (owns(self.lease.attrs, present) or owns(self._attrs, present))
         # What we have just published, or published before that, may be shown late.
         self._written_over = present is not None and present.attrs not in (self.lease.attrs, self._attrs, self._attrs_before)
-        if self._missing or self._unpublished or self._written_over:
+        self._strays = frozenset(one.subnets for one in leases.values() if self._strays_from_us(one))
+        if self._missing or self._unpublished or self._written_over or self._strays - self._kept_strays:
             self._wake.set()  # the store answers: no reason to wait any longer
+
+    def _strays_from_us(self, lease: Lease) -> bool:
+        return lease.subnets != self.lease.subnets and owns(self._attrs, lease)
 
     def publish(self, attrs: LeaseAttrs) -> None:
         """From now on our lease is to say this."""
@@ -148,18 +156,22 @@ class LeaseKeeper:
         before, attrs = self.lease, self._attrs
         if self._missing:
             self._said.warning("missing", "lease missing", subnet=before)
-        if not (self._missing or self._unpublished or self._written_over):
+        strays = self._strays - self._kept_strays
+        if not (self._missing or self._unpublished or self._written_over or strays):
             try:
                 self.lease = await self._store.renew(before)
             except LeaseLost:
                 self._missing = True
-        if self._missing or self._unpublished or self._written_over:
+        # As it was seen: while the store works, its watch may show already that all is well again.
+        missing, written_over = self._missing, self._written_over
+        if missing or written_over or strays or self._unpublished:
             self.lease, self._attrs_before = await self._store.hold(before, attrs), before.attrs
             self._asked = attrs
-            if self._missing:
+            self._kept_strays |= strays  # what is there still is to stay there
+            if missing:
                 self.reclaims, self.claimed_at = self.reclaims + 1, self._now()
                 log.info("lease claimed again", subnet=self.lease)
-            elif self._written_over:
+            elif written_over:
                 self.written_over += 1
                 log.warning("lease was written over by somebody, and is published again", subnet=self.lease)
             self._missing = self._written_over = False

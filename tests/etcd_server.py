@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def _openssl(directory: Path, *arguments: str) -> None:
 
 @dataclass(slots=True)
 class EtcdServer:
-    """One single-member etcd, which can be stopped and started again on the same ports and data."""
+    """One etcd, alone or one of a cluster, which can be stopped and started again on the same ports and data."""
 
     directory: Path
     certificates: Certificates | None = None
@@ -74,20 +74,29 @@ class EtcdServer:
     peer_port: int = 0
     user: str = ""
     """name:password for `ctl`, once authentication is on."""
+    name: str = "t"
+    members: Mapping[str, int] = field(default_factory=dict)
+    """The peer port of each member of the cluster, by name; empty: it is alone."""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def endpoint(self) -> str:
         return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
 
+    @property
+    def peer_url(self) -> str:
+        return f"http://127.0.0.1:{self.peer_port}"
+
     def start(self) -> None:
-        """Start it and wait until it answers; fresh ports are found the first time."""
+        """Start it, unless it runs, and wait until it answers; fresh ports are found the first time."""
+        if self._process:
+            return
         fresh = not self.port
         for _ in range(START_TRIES):
             if fresh:
                 self.port, self.peer_port = _free_ports(2)
-            self._spawn()
-            if self._answers():
+            self.spawn()
+            if self.answers():
                 return
             self.kill()
         raise RuntimeError(f"etcd did not start: {(self.directory / 'log').read_text()[-2000:]}")
@@ -105,14 +114,38 @@ class EtcdServer:
             self._process.send_signal(signal.SIGSTOP)
             os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # until then some of its threads may still answer
 
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        if self._process:
+            self._process.send_signal(signal.SIGCONT)
+
+    def restore(self, snapshot: Path) -> None:
+        """Kill it, throw its data away, and start it with those of `etcdctl snapshot save`: for one that is alone."""
+        self.kill()
+        shutil.rmtree(self.directory / "data")
+        cluster = [f"--name={self.name}", f"--initial-cluster={self.name}={self.peer_url}"]
+        cluster += [f"--initial-advertise-peer-urls={self.peer_url}", f"--data-dir={self.directory / 'data'}"]
+        self.ctl("snapshot", "restore", str(snapshot), *cluster)
+        self.start()
+
     def ctl(self, *arguments: str) -> str:
         """Run etcdctl and return what it prints."""
         return self._ctl(arguments, timeout_s=30).stdout.decode()
 
-    def _spawn(self) -> None:
-        urls, peer_url = self.endpoint, f"http://127.0.0.1:{self.peer_port}"
-        command = [find_program("etcd"), "--name=t", f"--data-dir={self.directory / 'data'}", f"--initial-cluster=t={peer_url}"]
-        command += ["--heartbeat-interval=20", "--election-timeout=200"]  # alone, it elects itself as soon as it may
+    def spawn(self) -> None:
+        """Start it, and do not wait."""
+        urls, peer_url = self.endpoint, self.peer_url
+        cluster = ",".join(
+            f"{name}=http://127.0.0.1:{port}" for name, port in (self.members or {self.name: self.peer_port}).items()
+        )
+        command = [find_program("etcd"), f"--name={self.name}", f"--data-dir={self.directory / 'data'}"]
+        command += [f"--initial-cluster={cluster}", "--unsafe-no-fsync"]
+        # Alone, it elects itself as soon as it may; in company, on a busy machine, it must not take a pause for a death.
+        command += (
+            ["--heartbeat-interval=100", "--election-timeout=1000"]
+            if self.members
+            else ["--heartbeat-interval=20", "--election-timeout=200"]
+        )
         command += [f"--listen-client-urls={urls}", f"--advertise-client-urls={urls}"]
         command += [f"--listen-peer-urls={peer_url}", f"--initial-advertise-peer-urls={peer_url}"]
         if self.certificates:
@@ -123,7 +156,8 @@ class EtcdServer:
             # setpriv: a killed test run takes its etcd with it.
             self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Wait until it serves; False: it does not."""
         deadline = time.monotonic() + READY_S
         while self._process and self._process.poll() is None and time.monotonic() < deadline:
             try:
@@ -159,6 +193,26 @@ def etcd_server(
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def etcd_cluster(directory: Path, size: int = 3) -> Iterator[list[EtcdServer]]:
+    """A running cluster, its members' data and logs each in a directory of its own."""
+    ports = _free_ports(2 * size)
+    peers = {f"m{number}": ports[size + number] for number in range(size)}
+    members = [
+        EtcdServer(directory / name, port=ports[number], peer_port=peer, name=name, members=peers)
+        for number, (name, peer) in enumerate(peers.items())
+    ]
+    with ExitStack() as stack:
+        for member in members:
+            member.directory.mkdir()
+            stack.callback(member.kill)
+            member.spawn()
+        for member in members:
+            if not member.answers():
+                raise RuntimeError(f"etcd did not start: {(member.directory / 'log').read_text()[-2000:]}")
+        yield members
 
 
 def _free_ports(count: int) -> list[int]:

@@ -141,7 +141,10 @@ class Flanneld:
             assert said or self.process.poll() is None, f"exit code {self.process.returncode} instead of {event!r}: {self}"
             return said
 
-        return eventually(look, f"{event!r} from {self}", within_s)[0]
+        try:
+            return eventually(look, repr(event), within_s)[0]
+        except AssertionError as error:
+            raise AssertionError(f"{error} from {self}") from None  # with what it has said until now
 
     def ready(self) -> Flanneld:
         self.await_said("ready")

@@ -160,6 +160,21 @@ async def test_without_the_store_a_lease_expires_by_our_own_clock_and_is_kept_al
     assert "etcd is away" in world.states
 
 
+async def test_an_older_claim_of_ours_is_given_up_and_a_reservation_is_not() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    stale, reserved = (replace(lease(n), attrs=own.attrs) for n in (200, 201))
+    keeper = world.keeper(own)
+    async with running(keeper):
+        world.cluster.put(replace(stale, expires_at=DAY_S))
+        world.cluster.put(reserved)
+        keeper.leases(world.leases())
+        await come(lambda: stale.subnets not in world.leases())
+        keeper.leases(world.leases())
+        await asyncio.sleep(0.01)
+    assert set(world.leases()) == {own.subnets, reserved.subnets}
+
+
 async def test_what_is_to_be_published_waits_for_the_store_and_then_is() -> None:
     world = World()
     own = await world.store().acquire(network(), lease(1).attrs)
