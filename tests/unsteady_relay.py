@@ -64,9 +64,14 @@ class UnsteadyRelay:
                 return self.cut()
             self.pieces_left = self.pieces_left and self.pieces_left - 1
             self.pieces += 1
-            loop.call_later(self.delay_s, writer.write, data)
+            loop.call_later(self.delay_s, _write, writer, data)
         loop.call_later(self.delay_s, writer.transport.abort)
         return None
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(data)
 
 
 @asynccontextmanager

@@ -7,11 +7,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from flanneld.etcd import rpc
-from flanneld.etcd.call import Call, RpcError, Status
+from flanneld.etcd.call import Call, ConnectionLost, RpcError, Status
 from flanneld.etcd.cluster import Cluster, EtcdLeaseGone
 from flanneld.etcd.endpoint import Endpoint, EtcdError, EtcdUnavailable, TlsFiles
 from flanneld.etcd.member import CallOptions, Member
@@ -58,7 +57,7 @@ class EtcdClient:
     """One etcd cluster, reached through whichever endpoint answers.
 
     Calls raise EtcdUnavailable when none does, and EtcdRefused when waiting will not help. A call that failed over may have been
-    carried out twice: a transaction then says that its condition did not hold, and its caller looks again.
+    carried out twice: a transaction then says that its condition did not hold, and its caller looks again; `create` does by itself.
     """
 
     def __init__(
@@ -86,16 +85,20 @@ class EtcdClient:
         return Listing(answer.header.revision, tuple(map(_key_value, answer.kvs)))
 
     async def create(self, key: str, value: bytes, *, lease: int, prefix: str) -> Listing | None:
-        """Write a key that is not there, and list `prefix` in the same transaction; None: it is there, or the etcd lease is not."""
+        """Write a key that is not there, and list `prefix` in the same transaction; None: it is there, or the etcd lease is not.
+
+        A key that is there with this etcd lease was written by a first try whose answer got lost: listed as it is now.
+        """
         put = rpc.PutRequest(key=key.encode(), value=value, lease=lease)
         request = rpc.TxnRequest(
             compare=[rpc.Compare(result=rpc.Compare.EQUAL, target=rpc.Compare.VERSION, key=key.encode(), version=0)],
             success=[rpc.RequestOp(request_put=put), rpc.RequestOp(request_range=_range(prefix))],
         )
         answer = await self._transact(request)
-        if answer is None:
-            return None
-        return Listing(answer.header.revision, tuple(map(_key_value, answer.responses[1].response_range.kvs)))
+        if answer is not None:
+            return Listing(answer.header.revision, tuple(map(_key_value, answer.responses[1].response_range.kvs)))
+        there = await self.get(key) if lease else None
+        return await self.get_prefix(prefix) if there is not None and there.lease == lease else None
 
     async def replace(self, old: KeyValue, value: bytes, *, lease: int) -> bool:
         """Write over exactly `old`; False: the key has changed or gone since it was read, or the etcd lease is gone."""
@@ -142,24 +145,40 @@ class EtcdClient:
 
     @asynccontextmanager
     async def watch(self, prefix: str, start_revision: int) -> AsyncIterator[Watch]:
-        """Open a watch at the member that answered last, and yield it once confirmed. It ends with an error and is not reopened."""
+        """Open a watch at the member that answered last, and yield it once confirmed. It ends with an error and is not reopened.
+
+        `start_revision` follows a list's: a store that has not come that far was restored from an old snapshot, and is unavailable
+        until it is listed again.
+        """
         member, timeout_s = self._cluster.current, self._cluster.timeout_s
         options = self._cluster.options(timeout_s=None)
         # A member that is cut off from the others then ends the watch instead of keeping silent.
         options = replace(options, metadata=(*options.metadata, ("hasleader", "true")))
         create = rpc.WatchCreateRequest(key=prefix.encode(), range_end=_prefix_end(prefix), start_revision=start_revision)
-        question = rpc.RangeRequest(key=prefix.encode(), count_only=True, serializable=True)
-        probe = partial(member.ask, rpc.RANGE, question, self._cluster.options(timeout_s))
+        # Not `serializable`: a proxy would answer that from what it remembers.
+        question = rpc.RangeRequest(key=prefix.encode(), count_only=True)
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._left_if_silent(member))
             try:
                 async with asyncio.timeout(timeout_s):
                     with _unavailable(member.endpoint):
-                        watch = Watch(member.endpoint, await stack.enter_async_context(member.open(rpc.WATCH, options)))
+                        call = await stack.enter_async_context(member.open(rpc.WATCH, options))
+                        watch = Watch(member.endpoint, call, start_revision - 1)
                         await watch.open(rpc.WatchRequest(create_request=create))
             except TimeoutError as error:
                 raise EtcdUnavailable(f"etcd at {member.endpoint}: watch not confirmed in {timeout_s:g} s") from error
-            await stack.enter_async_context(watch.probed(probe))
+            await stack.enter_async_context(watch.probed(lambda: member.ask(rpc.RANGE, question, self._cluster.options(timeout_s))))
             yield watch
+
+    @contextmanager
+    def _left_if_silent(self, member: Member) -> Iterator[None]:
+        """A member that does not answer, or has lost the others, is asked last; one that hung up may be back already."""
+        try:
+            yield
+        except EtcdUnavailable as error:
+            if not isinstance(error.__cause__, ConnectionLost):
+                self._cluster.leave(member)
+            raise
 
     async def _transact(self, request: Any) -> Any | None:
         try:
@@ -172,11 +191,13 @@ class EtcdClient:
 class Watch:
     """An open watch. What arrives is kept, so that a slow consumer gets many changes at once."""
 
-    def __init__(self, endpoint: Endpoint, call: Call) -> None:
+    def __init__(self, endpoint: Endpoint, call: Call, revision: int) -> None:
+        """`revision`: what is known of the store."""
         self.heard_at = time.monotonic()
         """When the member last said something, to a probe too."""
         self._endpoint = endpoint
         self._call = call
+        self._revision = revision
 
     async def changes(self) -> list[Change]:
         """All that has happened since the last call; waits until there is something. Raises Compacted, EtcdUnavailable."""
@@ -192,7 +213,7 @@ class Watch:
         await self._read()
 
     @asynccontextmanager
-    async def probed(self, probe: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    async def probed(self, probe: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
         """Within the context, a connection that carries nothing any more ends the watch. `probe` asks something over it."""
         probing = asyncio.create_task(self._probe_on(probe))
         try:
@@ -201,12 +222,12 @@ class Watch:
             probing.cancel()
             await asyncio.wait((probing,))
 
-    async def _probe_on(self, probe: Callable[[], Awaitable[object]]) -> None:
+    async def _probe_on(self, probe: Callable[[], Awaitable[Any]]) -> None:
         """An answer of any kind, a refusal too, proves that the connection works."""
         while True:
             await asyncio.sleep(PROBE_S)
             try:
-                await probe()
+                self._require((await probe()).header.revision)
             except RpcError as error:
                 if error.status in (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED):
                     self._call.end(error)
@@ -223,7 +244,14 @@ class Watch:
             raise Compacted(f"etcd at {self._endpoint}: history before revision {answer.compact_revision} is compacted")
         if answer.canceled:
             raise EtcdUnavailable(f"etcd at {self._endpoint}: cancelled the watch: {answer.cancel_reason}")
+        self._require(answer.header.revision)
+        self._revision = answer.header.revision
         return tuple(map(_change, answer.events))
+
+    def _require(self, revision: int) -> None:
+        """Raise RpcError unless the store is as far as the watch has been: waiting for a future that once was, it would be deaf."""
+        if revision < self._revision:
+            raise RpcError(Status.UNAVAILABLE, f"went back from revision {self._revision} to {revision}")
 
 
 @contextmanager

@@ -59,6 +59,11 @@ class Cluster:
     def current(self) -> Member:
         return self._members[0]
 
+    def leave(self, member: Member) -> None:
+        """Ask another one first, if this one would be."""
+        if member is self.current:
+            self._members.rotate(-1)
+
     def options(self, timeout_s: float | None) -> CallOptions:
         return CallOptions((("token", self._token),) if self._token else (), timeout_s)
 
@@ -71,8 +76,7 @@ class Cluster:
             except RpcError as error:
                 failures[member.endpoint] = str(error)
                 self._raise_final(member.endpoint, error)
-            if member is self.current:
-                self._members.rotate(-1)
+            self.leave(member)
         raise await self._explain(failures)
 
     async def _connected(self, member: Member, invoke: Callable[[Member, CallOptions], Awaitable[T]]) -> T:

@@ -70,8 +70,8 @@ class Trust:
     def __init__(self, files: TlsFiles) -> None:
         """Raises EtcdRefused."""
         self._files = files
-        self._context = files.context()
         self._seen = self._stamp()
+        self._context = files.context()
         self._said = Once(log)
 
     def context(self) -> ssl.SSLContext:

@@ -215,16 +215,19 @@ class EtcdLeaseStore:
         etcd_lease = await self._client.grant(LEASE_TTL_S)
         key = self._prefix + encode_key(subnets)
         listing = await self._client.create(key, encode_attrs(attrs), lease=etcd_lease, prefix=self._prefix)
-        if listing is not None and not self._overlaps_earlier(subnets, attrs, listing):
-            return Lease(subnets, attrs, asked_at + LEASE_TTL_S, created=listing.revision)
+        written = next((one for one in listing.keys if one.lease == etcd_lease), None) if listing is not None else None
+        if listing is not None and written is not None:
+            created = written.create_revision
+            if not self._overlaps_earlier(subnets, attrs, listing, created):
+                return Lease(subnets, attrs, asked_at + LEASE_TTL_S, created=created)
         # With its key, if that was written.
         await self._client.revoke(etcd_lease)
         return None
 
-    def _overlaps_earlier(self, subnets: Subnets, attrs: LeaseAttrs, listing: Listing) -> bool:
+    def _overlaps_earlier(self, subnets: Subnets, attrs: LeaseAttrs, listing: Listing, created: int) -> bool:
         """True if another host already held part of `subnets`, under another key: that of one family only, or of another length."""
-        others = (one.lease for one in self._reader.held(listing.keys).values() if not owns(attrs, one.lease))
-        return any(overlap(subnets, other.subnets) for other in others)
+        earlier = (one.lease for one in self._reader.held(listing.keys).values() if one.lease.created < created)
+        return any(overlap(subnets, other.subnets) for other in earlier if not owns(attrs, other))
 
     async def _refresh(self, held: Held, attrs: LeaseAttrs) -> Lease | None:
         """Write our present attributes over our own lease; None: it has changed meanwhile. A reservation stays one."""

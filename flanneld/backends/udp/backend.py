@@ -35,8 +35,8 @@ DEVICE = "flannel%d"
 """The first free number, as flannel asks for: flannel0 unless another daemon is there."""
 
 SAFE_TUN, SAFE_UNDERLAY = "tun", "underlay"
-QUEUE_S = 0.1
-"""Longer than packets wait in the TUN's queue."""
+QUEUE_S = 1.0
+"""Longer than packets wait in the TUN's queue, on a busy machine too."""
 
 log = Log(__name__)
 
