@@ -149,10 +149,10 @@ class Membership:
         if self.rules is not None and (self.rules.firewall, self.rules.rules) == (firewall, rules):
             return
         await firewall.apply(rules)
-        await clear_other(firewall, self.instance)
-        if self._ruling is not None:
+        if self._ruling is not None:  # before the other kind is cleared, which it would put back
             self._ruling.cancel()
             await asyncio.wait((self._ruling,))
+        await clear_other(firewall, self.instance)
         loop = RuleLoop(firewall, rules, lambda: self._upkeep(network, own), self.options.iptables_resync)
         loop.restored = self.rules.restored if self.rules else 0
         self.rules, self._ruling = loop, self.tasks.create_task(loop.run())
