@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from flanneld import FlanneldError
@@ -51,7 +51,7 @@ class RuleLoop:
 
     async def _apply(self) -> None:
         with self._saying("rules not programmed"):
-            if await self.firewall.apply(self.rules):
+            if await _to_its_end(self.firewall.apply(self.rules)):
                 self.restored += 1
                 log.warning("rules restored")
         with self._saying("upkeep failed"):
@@ -66,3 +66,13 @@ class RuleLoop:
             self._said.warning(failure, failure, why=error)
         else:
             self._said.over(failure)
+
+
+async def _to_its_end(applying: Coroutine[None, None, bool]) -> bool:
+    """Also when cancelled: a thread works on, and would put back what somebody clears after us."""
+    task = asyncio.create_task(applying)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
