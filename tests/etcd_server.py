@@ -160,6 +160,9 @@ class EtcdServer:
         """Wait until it serves; False: it does not."""
         deadline = time.monotonic() + READY_S
         while self._process and self._process.poll() is None and time.monotonic() < deadline:
+            if not _listens(self.port):
+                time.sleep(0.02)
+                continue
             try:
                 self._ctl(("get", "is-it-up"), timeout_s=2)
             except subprocess.CalledProcessError as error:
@@ -213,6 +216,36 @@ def etcd_cluster(directory: Path, size: int = 3) -> Iterator[list[EtcdServer]]:
             if not member.answers():
                 raise RuntimeError(f"etcd did not start: {(member.directory / 'log').read_text()[-2000:]}")
         yield members
+
+
+@contextmanager
+def grpc_proxy(server: EtcdServer) -> Iterator[str]:
+    """The URL of etcd's own proxy before that server: clients keep connections and watches when the server restarts."""
+    (port,) = _free_ports(1)
+    url = f"127.0.0.1:{port}"
+    command = [find_program("etcd"), "grpc-proxy", "start", f"--endpoints={server.endpoint}", f"--listen-addr={url}"]
+    with (server.directory / "proxy").open("wb") as log:
+        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdout=log, stderr=log)
+    try:
+        subprocess.run(
+            [find_program("etcdctl"), f"--endpoints={url}", "get", "is-it-up"],
+            check=True,
+            capture_output=True,
+            env={"ETCDCTL_API": "3"},
+        )
+        yield f"http://{url}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    """True if somebody accepts: etcdctl, if refused at first, would wait a second before it tries again."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

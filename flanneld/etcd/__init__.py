@@ -7,9 +7,11 @@ needs.
 
 from __future__ import annotations
 
-from flanneld.etcd.client import Change, Compacted, EtcdClient, KeyValue, Listing, Watch
+from flanneld.etcd.client import EtcdClient
 from flanneld.etcd.cluster import EtcdLeaseGone
 from flanneld.etcd.endpoint import EtcdError, EtcdRefused, EtcdUnavailable, TlsFiles
+from flanneld.etcd.values import Change, Compacted, KeyValue, Listing
+from flanneld.etcd.watch import Watch
 
 __all__ = [
     "Change",

@@ -3,54 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from flanneld.etcd import rpc
-from flanneld.etcd.call import Call, ConnectionLost, RpcError, Status
+from flanneld.etcd.call import ConnectionLost, RpcError, Status
 from flanneld.etcd.cluster import Cluster, EtcdLeaseGone
-from flanneld.etcd.endpoint import Endpoint, EtcdError, EtcdUnavailable, TlsFiles
+from flanneld.etcd.endpoint import EtcdUnavailable, TlsFiles
 from flanneld.etcd.member import CallOptions, Member
-
-PROBE_S = 5.0
-"""How often a watch tries its connection: one that is deaf without knowing it is the worst there is. It asks for something, because
-etcd hangs up on a client whose HTTP/2 pings come more often than its operator likes."""
-
-
-class Compacted(EtcdError):
-    """The history that a watch was to start from is gone; list again."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValue:
-    """One key as it was read."""
-
-    key: str
-    value: bytes
-    lease: int
-    """The etcd lease that the key is attached to; 0: none, the key stays."""
-    mod_revision: int
-    create_revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All keys of a prefix at one revision of the store."""
-
-    revision: int
-    keys: tuple[KeyValue, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One event of a watch."""
-
-    key: str
-    now: KeyValue | None
-    """None: deleted."""
+from flanneld.etcd.values import KeyValue, Listing, key_value
+from flanneld.etcd.watch import Watch, unavailable
 
 
 class EtcdClient:
@@ -77,12 +41,12 @@ class EtcdClient:
     async def get(self, key: str) -> KeyValue | None:
         request = rpc.RangeRequest(key=key.encode())
         answer = await self._cluster.call(lambda member, options: member.ask(rpc.RANGE, request, options))
-        return next(map(_key_value, answer.kvs), None)
+        return next(map(key_value, answer.kvs), None)
 
     async def get_prefix(self, prefix: str) -> Listing:
         request = _range(prefix)
         answer = await self._cluster.call(lambda member, options: member.ask(rpc.RANGE, request, options))
-        return Listing(answer.header.revision, tuple(map(_key_value, answer.kvs)))
+        return Listing(answer.header.revision, tuple(map(key_value, answer.kvs)))
 
     async def create(self, key: str, value: bytes, *, lease: int, prefix: str) -> Listing | None:
         """Write a key that is not there, and list `prefix` in the same transaction; None: it is there, or the etcd lease is not.
@@ -96,7 +60,7 @@ class EtcdClient:
         )
         answer = await self._transact(request)
         if answer is not None:
-            return Listing(answer.header.revision, tuple(map(_key_value, answer.responses[1].response_range.kvs)))
+            return Listing(answer.header.revision, tuple(map(key_value, answer.responses[1].response_range.kvs)))
         there = await self.get(key) if lease else None
         return await self.get_prefix(prefix) if there is not None and there.lease == lease else None
 
@@ -161,7 +125,7 @@ class EtcdClient:
             stack.enter_context(self._left_if_silent(member))
             try:
                 async with asyncio.timeout(timeout_s):
-                    with _unavailable(member.endpoint):
+                    with unavailable(member.endpoint):
                         call = await stack.enter_async_context(member.open(rpc.WATCH, options))
                         watch = Watch(member.endpoint, call, start_revision - 1)
                         await watch.open(rpc.WatchRequest(create_request=create))
@@ -188,81 +152,6 @@ class EtcdClient:
         return answer if answer.succeeded else None
 
 
-class Watch:
-    """An open watch. What arrives is kept, so that a slow consumer gets many changes at once."""
-
-    def __init__(self, endpoint: Endpoint, call: Call, revision: int) -> None:
-        """`revision`: what is known of the store."""
-        self.heard_at = time.monotonic()
-        """When the member last said something, to a probe too."""
-        self._endpoint = endpoint
-        self._call = call
-        self._revision = revision
-
-    async def changes(self) -> list[Change]:
-        """All that has happened since the last call; waits until there is something. Raises Compacted, EtcdUnavailable."""
-        changes: list[Change] = []
-        while not changes or self._call.pending:
-            with _unavailable(self._endpoint):
-                changes += await self._read()
-        return changes
-
-    async def open(self, request: Any) -> None:
-        """Ask for the watch and wait until it is confirmed. Raises Compacted, EtcdUnavailable, RpcError."""
-        await self._call.send(request.SerializeToString())
-        await self._read()
-
-    @asynccontextmanager
-    async def probed(self, probe: Callable[[], Awaitable[Any]]) -> AsyncIterator[None]:
-        """Within the context, a connection that carries nothing any more ends the watch. `probe` asks something over it."""
-        probing = asyncio.create_task(self._probe_on(probe))
-        try:
-            yield
-        finally:
-            probing.cancel()
-            await asyncio.wait((probing,))
-
-    async def _probe_on(self, probe: Callable[[], Awaitable[Any]]) -> None:
-        """An answer of any kind, a refusal too, proves that the connection works."""
-        while True:
-            await asyncio.sleep(PROBE_S)
-            try:
-                self._require((await probe()).header.revision)
-            except RpcError as error:
-                if error.status in (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED):
-                    self._call.end(error)
-                    return
-            self.heard_at = time.monotonic()
-
-    async def _read(self) -> tuple[Change, ...]:
-        data = await self._call.receive()
-        if data is None:
-            raise EtcdUnavailable(f"etcd at {self._endpoint}: closed the watch")
-        self.heard_at = time.monotonic()
-        answer = rpc.WATCH.read(data)
-        if answer.compact_revision:
-            raise Compacted(f"etcd at {self._endpoint}: history before revision {answer.compact_revision} is compacted")
-        if answer.canceled:
-            raise EtcdUnavailable(f"etcd at {self._endpoint}: cancelled the watch: {answer.cancel_reason}")
-        self._require(answer.header.revision)
-        self._revision = answer.header.revision
-        return tuple(map(_change, answer.events))
-
-    def _require(self, revision: int) -> None:
-        """Raise RpcError unless the store is as far as the watch has been: waiting for a future that once was, it would be deaf."""
-        if revision < self._revision:
-            raise RpcError(Status.UNAVAILABLE, f"went back from revision {self._revision} to {revision}")
-
-
-@contextmanager
-def _unavailable(endpoint: Endpoint) -> Iterator[None]:
-    """Whatever a watch fails of: the same watch may succeed later."""
-    try:
-        yield
-    except RpcError as error:
-        raise EtcdUnavailable(f"etcd at {endpoint}: {error}") from error
-
-
 def _range(prefix: str) -> Any:
     return rpc.RangeRequest(key=prefix.encode(), range_end=_prefix_end(prefix))
 
@@ -276,13 +165,3 @@ def _prefix_end(prefix: str) -> bytes:
 def _if_unchanged(old: KeyValue, operation: Any) -> Any:
     compare = rpc.Compare(result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=old.key.encode(), mod_revision=old.mod_revision)
     return rpc.TxnRequest(compare=[compare], success=[operation])
-
-
-def _key_value(kv: Any) -> KeyValue:
-    # A key that is not UTF-8 is nobody's lease; it only has to be nameable.
-    return KeyValue(kv.key.decode(errors="backslashreplace"), kv.value, kv.lease, kv.mod_revision, kv.create_revision)
-
-
-def _change(event: Any) -> Change:
-    now = _key_value(event.kv)
-    return Change(now.key, now if event.type == rpc.Event.PUT else None)

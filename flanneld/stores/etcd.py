@@ -230,9 +230,13 @@ class EtcdLeaseStore:
         return any(overlap(subnets, other.subnets) for other in earlier if not owns(attrs, other))
 
     async def _refresh(self, held: Held, attrs: LeaseAttrs) -> Lease | None:
-        """Write our present attributes over our own lease; None: it has changed meanwhile. A reservation stays one."""
+        """Write our present attributes over our own lease; None: it has changed meanwhile. A reservation stays one.
+
+        Who wrote garbage over it has taken it off its etcd lease too, but did not mean to reserve it.
+        """
         asked_at = self._now()
-        etcd_lease, ttl_s = await self._extend(held.key.lease) if held.key.lease else (0, None)
+        reserved = not held.key.lease and held.lease.attrs.public_ips
+        etcd_lease, ttl_s = (0, None) if reserved else await self._extend(held.key.lease)
         if not await self._client.replace(held.key, encode_attrs(attrs), lease=etcd_lease):
             return None
         expires_at = None if ttl_s is None else asked_at + ttl_s
@@ -240,7 +244,7 @@ class EtcdLeaseStore:
 
     async def _extend(self, etcd_lease: int) -> tuple[int, int]:
         """The etcd lease with its time to live restored, or a new one in place of one that is gone or too short."""
-        ttl_s = await self._client.keep_alive(etcd_lease)
+        ttl_s = await self._client.keep_alive(etcd_lease) if etcd_lease else 0
         if ttl_s >= LEASE_TTL_S:
             return etcd_lease, ttl_s
         # The old one is left to lapse: revoking it could take somebody else's keys with it.

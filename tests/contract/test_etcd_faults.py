@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from contract.store_world import CONFIG, NETWORK, host, nets, wish
-from etcd_server import EtcdServer, etcd_cluster, etcd_server
+from etcd_server import EtcdServer, etcd_cluster, etcd_server, grpc_proxy
 from flanneld.etcd import EtcdClient, Listing
 from flanneld.lease import Lease
 from flanneld.store import Snapshot, StoreUnavailable
 from flanneld.stores.etcd import EtcdLeaseStore
-from unsteady_relay import unsteady_relay
+from unsteady_relay import UnsteadyRelay, unsteady_relay
 
 A_WHILE_S = 30
 SOON_S = 5
@@ -35,7 +35,7 @@ SUBNET = nets("10.5.72.0/24")
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("flanneld.etcd.client.PROBE_S", TIMEOUT_S)
+    monkeypatch.setattr("flanneld.etcd.watch.PROBE_S", TIMEOUT_S)
     caplog.set_level(logging.INFO)
 
 
@@ -149,7 +149,16 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("flanneld.")]
 
 
-AWAY_AND_BACK = ["store is unreachable", "store is back"]
+def was_cut(relay: UnsteadyRelay) -> bool:
+    return relay.pieces_left is None
+
+
+def losses(caplog: pytest.LogCaptureFixture) -> int:
+    """How often the store was away: more than once on a machine that is too busy; one line for each change of state."""
+    lines = said(caplog)
+    count = len(lines) // 2
+    assert lines == ["store is unreachable", "store is back"] * count
+    return count
 
 
 def urls(members: Sequence[EtcdServer]) -> list[str]:
@@ -167,7 +176,7 @@ async def test_a_member_that_dies_under_a_watch_is_left_for_another(
         ours[0].kill()
         await shows_what_comes(watcher, other, before)
         assert (await store.renew(before)).created == before.created
-    assert said(caplog)[:2] == AWAY_AND_BACK
+    assert losses(caplog) >= 1
 
 
 async def test_a_leader_that_hands_over_is_no_event(cluster: list[EtcdServer], caplog: pytest.LogCaptureFixture) -> None:
@@ -176,7 +185,7 @@ async def test_a_leader_that_hands_over_is_no_event(cluster: list[EtcdServer], c
         cluster[0].ctl("move-leader", f"{heir:x}")
         assert leader_of(cluster) is cluster[1]
         await shows_what_comes(watcher, other)
-    assert said(caplog) in ([], AWAY_AND_BACK)
+    assert losses(caplog) <= 1
 
 
 async def test_a_member_that_falls_silent_under_a_watch_is_left_for_another(
@@ -190,7 +199,7 @@ async def test_a_member_that_falls_silent_under_a_watch_is_left_for_another(
         await watcher.shows(first)
         print(f"left after {time.monotonic() - began:.1f} s")
         await shows_what_comes(watcher, other, first)
-    assert said(caplog) == AWAY_AND_BACK
+    assert losses(caplog) >= 1
 
 
 async def test_a_member_that_is_cut_off_from_the_others_is_not_listened_to(
@@ -201,27 +210,30 @@ async def test_a_member_that_is_cut_off_from_the_others_is_not_listened_to(
         for member in others:
             member.pause()
         async with asyncio.timeout(A_WHILE_S):
-            while store.status.reachable:  # noqa: ASYNC110  # it tells nobody
+            while store.status.reachable:  # noqa: ASYNC110  # nobody tells of it
                 await asyncio.sleep(0.05)
         for member in others:
             member.resume()
         await shows_what_comes(watcher, store)
-    assert said(caplog) == AWAY_AND_BACK
+    assert losses(caplog) >= 1
 
 
 async def test_a_store_that_takes_two_seconds_for_each_answer_serves_all_calls(
     server: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with unsteady_relay(server.port) as relay, store_at(f"http://127.0.0.1:{relay.port}", timeout_s=5) as store:
+        held = await store.acquire(NETWORK, host(1), wish(SUBNET))
         relay.delay_s = 2.0
 
-        async def claim() -> Lease:
-            return await store.renew(await store.acquire(NETWORK, host(1), wish(SUBNET)))
+        async def watch(expected: asyncio.Task[Lease]) -> None:
+            async with watched(store) as watcher:
+                await watcher.shows(held, await expected)
 
-        async with watched(store) as watcher:
-            lease = await claim()
-            assert lease.subnets == SUBNET
-            await watcher.shows(lease)
+        async with asyncio.TaskGroup() as together:
+            claim = together.create_task(store.acquire(NETWORK, host(2)))
+            renewal = together.create_task(store.renew(held))
+            together.create_task(watch(claim))
+        assert (renewal.result().subnets, renewal.result().created) == (SUBNET, held.created)
     assert said(caplog) == []
 
 
@@ -244,33 +256,29 @@ async def test_what_was_compacted_while_the_watch_was_cut_is_listed_again(
         server.ctl("compact", "--physical", str(revision))
         relay.reopen()
         await watcher.shows(kept, config=CONFIG)
-    assert said(caplog) == AWAY_AND_BACK
+    assert losses(caplog) >= 1
 
 
-async def test_a_connection_that_breaks_anywhere_in_a_claim_leaves_that_claim_and_no_other(server: EtcdServer) -> None:
-    async with unsteady_relay(server.port) as relay:
-        for pieces in range(12):
-            server.ctl("del", "--prefix", PREFIX)
-            async with store_at(f"http://127.0.0.1:{relay.port}") as store:
-                relay.pieces, relay.pieces_left = 0, pieces
-                lease = await store.acquire(NETWORK, host(1), wish(SUBNET))
-                (held,) = (await store.leases()).values()
-            assert (held.subnets, held.created) == (lease.subnets, lease.created) == (SUBNET, lease.created), pieces
-            if relay.pieces_left is not None:  # it was over before the cut
-                break
-    assert pieces > 3
+@pytest.mark.parametrize("pieces", range(6))
+async def test_a_connection_that_breaks_anywhere_in_a_claim_leaves_that_claim_and_no_other(server: EtcdServer, pieces: int) -> None:
+    async with unsteady_relay(server.port) as relay, store_at(f"http://127.0.0.1:{relay.port}") as store:
+        relay.pieces_left = pieces
+        lease = await store.acquire(NETWORK, host(1), wish(SUBNET))
+        (held,) = (await store.leases()).values()
+        assert lease.subnets == SUBNET
+        assert (held.subnets, held.created) == (lease.subnets, lease.created)
 
 
 async def test_a_connection_that_breaks_under_a_long_list_is_made_again(
     server: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with unsteady_relay(server.port) as relay, store_at(f"http://127.0.0.1:{relay.port}") as store:
+    async with unsteady_relay(server.port) as relay, store_at(f"http://127.0.0.1:{relay.port}", timeout_s=5) as store:
         for number in range(20):
             server.ctl("put", f"{PREFIX}/nonsense/{number}", "x" * 100_000)
         relay.pieces_left = 5
         async with watched(store) as watcher:
-            assert relay.pieces_left is None
-            await shows_what_comes(watcher, store)  # type: ignore[unreachable]  # the relay counts down meanwhile
+            assert was_cut(relay)
+            await shows_what_comes(watcher, store)
     assert said(caplog) == []
 
 
@@ -288,7 +296,7 @@ async def test_a_store_that_was_restored_from_an_old_snapshot_is_listed_again(
         assert [lease.subnets for lease in again] == [lease.subnets for lease in later]
         await watcher.shows(old, *again)
         await shows_what_comes(watcher, store, old, *again)
-    assert said(caplog) == AWAY_AND_BACK
+    assert losses(caplog) >= 1
 
 
 async def test_a_watch_never_waits_for_a_revision_that_is_still_to_come(
@@ -314,4 +322,19 @@ async def test_a_watch_never_waits_for_a_revision_that_is_still_to_come(
         async with watched(EtcdLeaseStore(client, PREFIX)) as watcher:
             await shows_what_comes(watcher, other)
         await client.close()
-    assert said(caplog) == AWAY_AND_BACK
+    assert losses(caplog) >= 1
+
+
+async def test_a_proxy_that_keeps_the_connection_over_a_restore_makes_nobody_deaf(
+    server: EtcdServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.ctl("snapshot", "save", str(tmp_path / "old"))
+    with grpc_proxy(server) as url:
+        async with store_at(url, timeout_s=5) as store, store_at(server.endpoint) as other, watched(store) as watcher:
+            before = [await other.acquire(NETWORK, host(number)) for number in (1, 2, 3)]
+            await watcher.shows(*before)
+            await asyncio.sleep(2 * TIMEOUT_S)  # a few probes
+            assert said(caplog) == []
+            await asyncio.to_thread(server.restore, tmp_path / "old")
+            await shows_what_comes(watcher, other)
+    assert losses(caplog) >= 1

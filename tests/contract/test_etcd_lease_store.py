@@ -147,6 +147,20 @@ async def test_a_key_that_turns_into_garbage_is_no_lease_any_more(world: EtcdWor
         assert await until(watch, 0) == {}
 
 
+async def test_garbage_over_our_key_is_written_over_by_hold_and_is_no_reservation(world: EtcdWorld) -> None:
+    store = world.store()
+    lease = await store.acquire(NETWORK, host(1), wish(SUBNET))
+    world.server.ctl("put", world.key(SUBNET), "garbage")
+    with pytest.raises(LeaseLost, match="nobody who can be named"):
+        await store.renew(lease)
+    again = await store.hold(lease, host(1))
+    assert (again.subnets, again.created) == (lease.subnets, lease.created)
+    written = await world.client().get(world.key(SUBNET))
+    assert written is not None
+    assert await world.client().time_to_live(written.lease) == pytest.approx(DAY_S, abs=60)
+    assert (await store.renew(again)).created == again.created
+
+
 async def test_other_keys_beside_the_leases_are_not_read(world: EtcdWorld, caplog: pytest.LogCaptureFixture) -> None:
     for key in ("config", "subnets", "subnets-of-another/10.5.1.0-24", "subnetsx"):
         world.server.ctl("put", f"{world.prefix}/{key}", "{}")

@@ -86,12 +86,18 @@ async def test_a_renewed_client_certificate_is_shown_on_the_next_connection(
     async with connected(mutual.endpoint, tls=TlsFiles(str(certificates.ca), str(cert), str(key))) as client:
         await client.get("a")
         cert.write_text("half of it")
-        client.reconnect()
-        await client.get("a")  # with the old one
+        for _ in range(2):
+            client.reconnect()
+            await client.get("a")  # with the old one
         assert [record.getMessage() for record in caplog.records] == ["changed TLS files not used"]
-        cert.write_bytes(certificates.client.read_bytes())
+        cert.write_bytes(certificates.stranger.read_bytes())
+        key.write_bytes(certificates.stranger.with_suffix(".key").read_bytes())
         client.reconnect()
-        await client.get("a")
+        with pytest.raises(EtcdRefused, match="does not accept ours"):
+            await client.get("a")
+        cert.write_bytes(certificates.client.read_bytes())
+        key.write_bytes(certificates.client_key.read_bytes())
+        assert await client.get("a") is None
 
 
 async def test_another_authority_is_trusted_from_the_next_connection_on(
@@ -343,12 +349,12 @@ def test_bad_tls_files_are_refused_and_named(certificates: Certificates, tmp_pat
             files.context()
 
 
-async def test_the_documented_role_is_enough(tmp_path: Path) -> None:
+async def test_the_documented_role_is_enough(tmp_path: Path, certificates: Certificates) -> None:
     """The commands are those of docs/etcd.md, to the letter."""
     page = (Path(__file__).parents[2] / "docs/etcd.md").read_text()
     commands = re.findall(r"^etcdctl (.*)$", page, re.MULTILINE)
     assert len(commands) == 5
-    with etcd_server(tmp_path) as server:
+    with etcd_server(tmp_path, certificates=certificates) as server:
         server.ctl("put", "/coreos.com/network/config", '{"Network": "10.5.0.0/16"}')
         for command in commands:
             server.ctl(*shlex.split(command))
@@ -358,6 +364,7 @@ async def test_the_documented_role_is_enough(tmp_path: Path) -> None:
         options = replace(
             Options(),
             etcd_endpoints=(server.endpoint,),
+            etcd_cafile=str(certificates.ca),
             etcd_username="flanneld",
             etcd_password="secret",  # noqa: S106  # of the page
         )
