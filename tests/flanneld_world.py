@@ -70,7 +70,7 @@ class LabEtcd:
     def keys(self, prefix: str = f"{PREFIX}/subnets/") -> dict[str, Key]:
         """By what comes after the prefix."""
         found = self._post("kv/range", _range(prefix)).get("kvs", [])
-        return {_decode(kv["key"]).removeprefix(prefix): Key(_decode(kv["value"]), int(kv.get("lease", 0))) for kv in found}
+        return {_decode(kv["key"]).removeprefix(prefix): Key(_decode(kv.get("value", "")), int(kv.get("lease", 0))) for kv in found}
 
     def grant(self, ttl_s: int) -> int:
         return int(self._post("lease/grant", {"TTL": ttl_s})["ID"])

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from flanneld.wire.checksum import checksum
 from lab.pods import Pod
 from traffic import address_of
 
-INTERVAL_S = 0.04
+INTERVAL_S = 0.02
 LATE_S = 2.0
 """What has not come back by then is lost."""
 ECHO = struct.Struct("!BBHHHHHI")
@@ -30,7 +31,7 @@ class Pair:
 
     source: int
     destination: int
-    sent_at: list[float] = field(default_factory=list)
+    sent_at: array[float] = field(default_factory=lambda: array("d"))
     answered: bytearray = field(default_factory=bytearray)
     refused: dict[int, str] = field(default_factory=dict)
     """Echoes that the sender's own kernel did not send, and why."""
@@ -39,7 +40,8 @@ class Pair:
         """The longest time without an answer among those sent between these moments; 0: none was lost."""
         longest, since = 0.0, None
         first = next((n for n in range(len(self.sent_at) - 1, -1, -1) if self.sent_at[n] < begin), 0)
-        for sent, answered in zip(self.sent_at[first:], self.answered[first:], strict=False):
+        for number in range(first, len(self.answered)):  # what the other thread has completed
+            sent, answered = self.sent_at[number], self.answered[number]
             if sent > end:
                 break
             since = None if answered else since if since is not None else sent
