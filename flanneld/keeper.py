@@ -65,6 +65,10 @@ class LeaseKeeper:
         """Renew at least this long before the expiry (`--subnet-lease-renew-margin`)."""
         self._now = now
         self._listener = listener
+        self._published = {lease.attrs}
+        """All that this claim ever said by our hand: a store restored from an old snapshot shows some of it again."""
+        self._restored: Lease | None = None
+        """Our claim as it was at such a time, under an address that we do not have any more."""
         self._missing = False
         self._written_over = False
         """The lease is ours, and says what we did not publish: peers would send to the wrong place."""
@@ -89,11 +93,16 @@ class LeaseKeeper:
         """Take the present leases: ours should be among them, and ours."""
         present = leases.get(self.lease.subnets)
         self._missing = present is None or not (owns(self.lease.attrs, present) or owns(self._attrs, present))
+        self._restored = present if present is not None and self._missing and self._was_ours(present) else None
         # What we have just published, or published before that, may be shown late.
         self._written_over = present is not None and present.attrs not in (self.lease.attrs, self._attrs, self._attrs_before)
         self._strays = frozenset(one.subnets for one in leases.values() if self._strays_from_us(one))
         if self._missing or self._unpublished or self._written_over or self._strays - self._kept_strays:
             self._wake.set()  # the store answers: no reason to wait any longer
+
+    def _was_ours(self, lease: Lease) -> bool:
+        """True if we published it, and it is no younger claim: one of a host that has our old address now."""
+        return lease.attrs in self._published and lease.created <= self.lease.created
 
     def _strays_from_us(self, lease: Lease) -> bool:
         return lease.subnets != self.lease.subnets and owns(self._attrs, lease)
@@ -106,6 +115,7 @@ class LeaseKeeper:
     def replaced(self, lease: Lease) -> None:
         """We hold another lease now: the network has moved."""
         self.lease, self._attrs, self._asked, self._missing = lease, lease.attrs, lease.attrs, False
+        self._published, self._restored = {lease.attrs}, None
         self._wake.set()
 
     def renewal_in(self) -> float | None:
@@ -165,8 +175,9 @@ class LeaseKeeper:
         # As it was seen: while the store works, its watch may show already that all is well again.
         missing, written_over = self._missing, self._written_over
         if missing or written_over or strays or self._unpublished:
-            self.lease, self._attrs_before = await self._store.hold(before, attrs), before.attrs
+            self.lease, self._attrs_before = await self._store.hold(self._restored or before, attrs), before.attrs
             self._asked = attrs
+            self._published |= {attrs, self.lease.attrs}
             self._kept_strays |= strays  # what is there still is to stay there
             if missing:
                 self.reclaims, self.claimed_at = self.reclaims + 1, self._now()

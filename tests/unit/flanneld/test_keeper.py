@@ -199,3 +199,29 @@ async def test_what_somebody_wrote_over_is_published_again_and_our_own_late_news
         world.cluster.put(replace(own, attrs=replace(own.attrs, backend_data=((4, "{}"),))))
         keeper.leases(world.leases())
         await until(world, held=replace(own, attrs=changed))
+
+
+async def test_our_claim_of_an_older_time_is_ours_though_it_names_an_address_that_we_do_not_have_any_more() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    keeper = world.keeper(own)
+    async with running(keeper):
+        keeper.publish(moved := lease(3).attrs)
+        await until(world, held=replace(own, attrs=moved))
+        world.cluster.put(replace(own, attrs=lease(1).attrs))  # the store is restored from a snapshot
+        keeper.leases(world.leases())
+        await until(world, held=replace(own, attrs=moved))
+    assert world.states.count("") == len(world.states)
+
+
+async def test_a_younger_claim_under_our_old_address_is_another_hosts() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    keeper = world.keeper(own)
+    async with running(keeper):
+        keeper.publish(moved := lease(3).attrs)
+        await until(world, held=replace(own, attrs=moved))
+        world.cluster.remove(own.subnets)
+        world.cluster.put(replace(own, attrs=lease(1).attrs))
+        keeper.leases(world.leases())
+        await come(lambda: any("held by" in state for state in world.states))
