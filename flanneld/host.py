@@ -72,7 +72,9 @@ class Host:
         self._pods = pods
         now = member.situation
         margin_s = member.options.subnet_lease_renew_margin * SECONDS_PER_MINUTE
-        self.keeper = LeaseKeeper(store, now.own, margin_s, time.time, Listener(self._lease_state, member.remember))
+        self.keeper = LeaseKeeper(
+            store, now.own, margin_s, time.time, Listener(self._lease_state, member.remember), member.recall().published
+        )
         self.peers = PeerLoop(now.network, member.mesh, now.own, self._peers_state)
         self._config: str | None = now.network.text
         """The network config's text, as the store shows it."""

@@ -6,12 +6,13 @@ It must not know etcd. Whatever the store has against us for a while, the lease 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets
 from flanneld.log import Log, Once
+from flanneld.remembered import fingerprint
 from flanneld.retry import Backoff
 from flanneld.store import LeaseLost, LeaseStore, StoreError, owns
 
@@ -49,7 +50,16 @@ class Listener:
 class LeaseKeeper:
     """Guards one lease until it is lost for good."""
 
-    def __init__(self, store: LeaseStore, lease: Lease, margin_s: float, now: Callable[[], float], listener: Listener) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        lease: Lease,
+        margin_s: float,
+        now: Callable[[], float],
+        listener: Listener,
+        published: Iterable[str] = (),
+    ) -> None:
+        """`published`: what this claim said in earlier runs, as fingerprints."""
         self.lease = lease
         """As the store has it, but for what is still to be published."""
         self.claimed_at = now()
@@ -65,7 +75,7 @@ class LeaseKeeper:
         """Renew at least this long before the expiry (`--subnet-lease-renew-margin`)."""
         self._now = now
         self._listener = listener
-        self._published = {lease.attrs}
+        self._published = {*published, fingerprint(lease.attrs)}
         """All that this claim ever said by our hand: a store restored from an old snapshot shows some of it again."""
         self._restored: Lease | None = None
         """Our claim as it was at such a time, under an address that we do not have any more."""
@@ -102,7 +112,7 @@ class LeaseKeeper:
 
     def _was_ours(self, lease: Lease) -> bool:
         """True if we published it, and it is no younger claim: one of a host that has our old address now."""
-        return lease.attrs in self._published and lease.created <= self.lease.created
+        return fingerprint(lease.attrs) in self._published and lease.created <= self.lease.created
 
     def _strays_from_us(self, lease: Lease) -> bool:
         return lease.subnets != self.lease.subnets and owns(self._attrs, lease)
@@ -115,7 +125,7 @@ class LeaseKeeper:
     def replaced(self, lease: Lease) -> None:
         """We hold another lease now: the network has moved."""
         self.lease, self._attrs, self._asked, self._missing = lease, lease.attrs, lease.attrs, False
-        self._published, self._restored = {lease.attrs}, None
+        self._published, self._restored = {fingerprint(lease.attrs)}, None
         self._wake.set()
 
     def renewal_in(self) -> float | None:
@@ -177,7 +187,7 @@ class LeaseKeeper:
         if missing or written_over or strays or self._unpublished:
             self.lease, self._attrs_before = await self._store.hold(self._restored or before, attrs), before.attrs
             self._asked = attrs
-            self._published |= {attrs, self.lease.attrs}
+            self._published |= {fingerprint(attrs), fingerprint(self.lease.attrs)}
             self._kept_strays |= strays  # what is there still is to stay there
             if missing:
                 self.reclaims, self.claimed_at = self.reclaims + 1, self._now()

@@ -22,7 +22,7 @@ from flanneld.lease import IPNetwork, Lease, LeaseAttrs, SubnetsExhausted, insid
 from flanneld.log import Log, Once
 from flanneld.masquerade import Firewall, Policy, RuleSet
 from flanneld.mesh import Mesh
-from flanneld.remembered import Remembered, beside, recall, remember
+from flanneld.remembered import MOST_PUBLISHED, Remembered, beside, fingerprint, recall, remember
 from flanneld.retry import Backoff, retry
 from flanneld.rules import RuleLoop
 from flanneld.store import LeaseStore, StoreUnavailable
@@ -109,7 +109,10 @@ class Membership:
 
     def remember(self, own: Lease) -> None:
         """Keep for our next run which claim is ours and what is served."""
-        memory = Remembered(Lease(own.subnets, LeaseAttrs(own.attrs.public_ips), created=own.created), self.mesh.configs)
+        before, now = self.recall(), fingerprint(own.attrs)
+        published = before.published if before.lease is not None and before.lease.subnets == own.subnets else ()
+        published = (*(other for other in published if other != now), now)[-MOST_PUBLISHED:]
+        memory = Remembered(Lease(own.subnets, LeaseAttrs(own.attrs.public_ips), created=own.created), published, self.mesh.configs)
         if memory != self._memory:
             self._memory = memory
             try:

@@ -3,11 +3,12 @@
 subnet.env tells others which subnet this host has. This file tells our own next run by which claim, and which methods peers may
 still use to reach us: after a change of the backend the former one is needed until every peer has left it. JSON:
 
-    {"subnets": ["10.244.5.0/24"], "created": 17, "publicIPs": ["10.0.0.11"], "configs": ["{\\"Network\\": ...}"]}
+    {"subnets": ["10.244.5.0/24"], "created": 17, "publicIPs": ["10.0.0.11"], "published": ["62ac…"], "configs": ["{...}"]}
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -18,6 +19,8 @@ from flanneld.subnet_env import SubnetEnvError, replace_file
 
 SUFFIX = ".memory"
 """After subnet.env's own name."""
+MOST_PUBLISHED = 64
+"""Of what we ever published the last so many are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,15 @@ class Remembered:
 
     lease: Lease | None = None
     """The claim that we had last; without what it published, but for our public IPs."""
+    published: tuple[str, ...] = ()
+    """What this claim ever said by our hand, the last at the end, each as its `fingerprint`."""
     configs: tuple[str, ...] = ()
     """The network configs that we serve, the present one first, then those that some peer may still be served by."""
+
+
+def fingerprint(attrs: LeaseAttrs) -> str:
+    """What tells these attributes from others."""
+    return hashlib.sha256(repr(attrs).encode()).hexdigest()[:32]
 
 
 def beside(subnet_file: Path) -> Path:
@@ -42,6 +52,7 @@ def render(memory: Remembered) -> str:
         "subnets": [str(subnet) for subnet in lease.subnets] if lease else [],
         "created": lease.created if lease else 0,
         "publicIPs": [str(ip) for ip in lease.attrs.public_ips] if lease else [],
+        "published": memory.published,
         "configs": memory.configs,
     }
     return json.dumps(known) + "\n"
@@ -54,7 +65,7 @@ def parse(text: str) -> Remembered:
         subnets = tuple(map(ip_network, known["subnets"]))
         attrs = LeaseAttrs(tuple(map(ip_address, known["publicIPs"])))
         lease = Lease(subnets, attrs, created=int(known["created"])) if subnets else None
-        return Remembered(lease, tuple(map(str, known["configs"])))
+        return Remembered(lease, tuple(map(str, known.get("published", ()))), tuple(map(str, known["configs"])))
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a memory: {error!r}") from error
 

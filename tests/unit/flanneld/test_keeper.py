@@ -10,6 +10,7 @@ import pytest
 
 from flanneld.keeper import DISPUTE_S, LeaseKeeper, LeaseState, Listener
 from flanneld.lease import Lease, LeaseAttrs, Leases
+from flanneld.remembered import fingerprint
 from flanneld.store import LeaseLost, StoreError, StoreUnavailable
 from flanneld.stores.memory import MemoryCluster, MemoryLeaseStore
 from peers_of import lease, network
@@ -34,7 +35,10 @@ class World:
         return Away(self.cluster, self.away, lambda: self.now_s)
 
     def keeper(self, own: Lease, margin_s: float = HOUR_S) -> LeaseKeeper:
-        return LeaseKeeper(self.store(), own, margin_s, lambda: self.now_s, Listener(self.states.append, self.changed.append))
+        return LeaseKeeper(self.store(), own, margin_s, lambda: self.now_s, self.listener())
+
+    def listener(self) -> Listener:
+        return Listener(self.states.append, self.changed.append)
 
     def leases(self) -> Leases:
         return self.cluster.snapshot()[0]
@@ -211,6 +215,17 @@ async def test_our_claim_of_an_older_time_is_ours_though_it_names_an_address_tha
         world.cluster.put(replace(own, attrs=lease(1).attrs))  # the store is restored from a snapshot
         keeper.leases(world.leases())
         await until(world, held=replace(own, attrs=moved))
+    assert world.states.count("") == len(world.states)
+
+
+async def test_what_an_earlier_run_published_is_ours_too() -> None:
+    world = World()
+    own = await world.store().acquire(network(), lease(1).attrs)
+    world.cluster.put(replace(own, attrs=lease(3).attrs))  # restored as it was when another process ran here
+    keeper = LeaseKeeper(world.store(), own, HOUR_S, lambda: 0.0, world.listener(), (fingerprint(lease(3).attrs),))
+    async with running(keeper):
+        keeper.leases(world.leases())
+        await until(world, held=own)
     assert world.states.count("") == len(world.states)
 
 

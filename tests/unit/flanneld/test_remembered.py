@@ -24,7 +24,10 @@ leases = st.builds(
 )
 
 
-@given(st.builds(Remembered, st.none() | leases, st.lists(st.text(), max_size=3).map(tuple)))
+texts = st.lists(st.text(), max_size=3).map(tuple)
+
+
+@given(st.builds(Remembered, st.none() | leases, texts, texts))
 def test_what_is_rendered_is_read_again(memory: Remembered) -> None:
     assert parse(render(memory)) == memory
 
@@ -35,10 +38,15 @@ def test_garbage_is_a_value_error_and_nothing_else(text: str) -> None:
         parse(text)
 
 
+def test_the_file_of_a_version_that_kept_no_fingerprints_is_read_as_well() -> None:
+    text = '{"subnets": ["10.244.5.0/24"], "created": 17, "publicIPs": [], "configs": []}'
+    assert parse(text).published == ()
+
+
 def test_it_lies_beside_subnet_env(tmp_path: Path) -> None:
     path = beside(tmp_path / "subnet.env")
     assert recall(path) == Remembered()
-    remember(path, memory := Remembered(None, ("{}",)))
+    remember(path, memory := Remembered(None, (), ("{}",)))
     assert (path.name, recall(path)) == ("subnet.env.memory", memory)
     path.write_text("garbage")
     with pytest.raises(SubnetEnvError, match=r"cannot read .*subnet\.env\.memory"):
