@@ -8,9 +8,11 @@ time=2026-11-23T15:50:53.123Z level=info event="lease acquired" subnet=10.5.72.0
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
+from collections import deque
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -72,6 +74,39 @@ class Once:
         line = f"{phrase} {facts_line(facts)}"
         last, self._said[subject] = self._said.get(subject), line
         return last != line
+
+
+class Paced:
+    """Says how a thing stands: changes at once while they are few, a line a second in a storm, the last one always."""
+
+    FEW, EVERY_S = 5, 1.0
+
+    def __init__(self, log: Log, phrase: str) -> None:
+        self._once, self._phrase = Once(log), phrase
+        self._at: deque[float] = deque(maxlen=self.FEW)
+        """When the last lines were written, or are to be."""
+        self._later: asyncio.TimerHandle | None = None
+        self._facts: dict[str, object] = {}
+
+    def info(self, **facts: object) -> None:
+        """Log it, now or in a while, unless it is what was said last; to be called in an event loop."""
+        self._facts = facts
+        if self._later is not None:
+            return
+        loop = asyncio.get_running_loop()
+        if len(self._at) < self.FEW or loop.time() - self._at[0] >= self.FEW * self.EVERY_S:
+            self._say(loop.time())
+        else:
+            self._later = loop.call_later(self.EVERY_S, lambda: self._say(loop.time()))
+
+    def forget(self) -> None:
+        """What was said last is to be said again when it is so again."""
+        self._once.over("")
+
+    def _say(self, now: float) -> None:
+        self._later = None
+        self._at.append(now)
+        self._once.info("", self._phrase, **self._facts)
 
 
 class TextFormatter(logging.Formatter):

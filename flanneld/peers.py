@@ -19,7 +19,7 @@ from flanneld.backend import Programmed, Refusal
 from flanneld.config import NetworkConfig
 from flanneld.kernel import count_kinds
 from flanneld.lease import IPAddress, Lease, Leases, inside, overlap
-from flanneld.log import Log, Once
+from flanneld.log import Log, Once, Paced
 from flanneld.retry import Backoff
 from flanneld.store import owns
 from flanneld.tally import Histogram
@@ -118,6 +118,7 @@ class PeerLoop:
         self._refused: frozenset[str] = frozenset()
         self._ready = False
         self._said = Once(log)
+        self._stands = Paced(log, "peers programmed")
 
     def leases(self, leases: Leases, *, relisted: bool = False) -> None:
         """Take the present leases; a store that was not heard for a while, or has forgotten us, may have forgotten others too."""
@@ -200,7 +201,9 @@ class PeerLoop:
         self.rounds.peers = peers - len(done.refused)
         self.rounds.refused = refused + len(done.refused)
         self.rounds.wanted, self.rounds.missing = count_kinds(done.wanted), done.missing
-        self._said.info("peers", "peers programmed", peers=self.rounds.peers, refused=self.rounds.refused)
+        if self._said.over("peers"):
+            self._stands.forget()
+        self._stands.info(peers=self.rounds.peers, refused=self.rounds.refused)
 
     def _say_repaired(self, done: Programmed, causes: Iterable[str]) -> None:
         """What was put right although nothing had changed but the kernel."""

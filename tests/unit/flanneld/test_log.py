@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flanneld.log import Log, Once, facts_line, set_up
+from flanneld.log import Log, Once, Paced, facts_line, set_up
 
 log = Log("flanneld.test")
 
@@ -125,3 +126,29 @@ def test_once_says_it_again_after_it_was_over(text: io.StringIO) -> None:
     assert once.over("etcd")
     once.warning("etcd", "etcd unavailable")
     assert text.getvalue().count("etcd unavailable") == 2
+
+
+def peers_told(lines: io.StringIO) -> list[object]:
+    told = [json.loads(line) for line in lines.getvalue().splitlines()]
+    return [line["peers"] for line in told if line["event"] == "peers programmed"]
+
+
+async def test_a_storm_of_changes_is_told_in_few_lines_and_its_last_one_always(
+    lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Paced, "EVERY_S", 0.05)
+    stands = Paced(log, "peers programmed")
+    for peers in range(50):
+        stands.info(peers=peers)
+    assert peers_told(lines) == [0, 1, 2, 3, 4]
+    await asyncio.sleep(0.2)
+    stands.info(peers=49)
+    assert peers_told(lines)[5:] == [49]
+
+
+async def test_what_was_forgotten_is_told_again(lines: io.StringIO) -> None:
+    stands = Paced(log, "peers programmed")
+    for _ in range(2):
+        stands.info(peers=1)
+        stands.forget()
+    assert peers_told(lines) == [1, 1]
