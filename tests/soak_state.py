@@ -51,6 +51,8 @@ class Soak:
     pods: dict[str, Pod] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=lambda: json.loads(json.dumps(NETWORK)))
     subnets: dict[str, str] = field(default_factory=dict)
+    backends: set[str] = field(default_factory=set)
+    """Those that carried packets during the fault that is under way."""
     guests: set[str] = field(default_factory=set)
     """Subnets of hosts that do not exist, leased just now."""
     reserved: set[str] = field(default_factory=set)
@@ -88,6 +90,7 @@ class Soak:
 
     def configure(self, **changes: object) -> None:
         self.config = {**self.config, **changes}
+        self.backends.add(self.kind)
         self.exchanged_at = time.monotonic()
         self.world.configure(self.config)
 

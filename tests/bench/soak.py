@@ -106,6 +106,7 @@ def inject(run: Run, pinger: Pinger, drawn: list[str]) -> None:
     """Have these faults happen, wait until all is well, and write down what was not."""
     soak = run.soak
     backend, began, soak.stages, soak.found = soak.kind, time.monotonic(), [], []
+    soak.backends = {backend}
     what, nested = happen(soak, drawn)
     last = soak.converge()
     settled = time.monotonic()
@@ -114,7 +115,7 @@ def inject(run: Run, pinger: Pinger, drawn: list[str]) -> None:
     found += ended(run)
     outages = pinger.lost_between(began, settled + 0.2)
     outage = max(outages.values(), default=0.0)
-    if outage > may_lose_s(drawn, {backend, soak.kind}, nested):
+    if outage > may_lose_s(drawn, soak.backends, nested):
         found.append(f"echoes lost: {outages} {pinger.refused_between(began, settled + 0.2)}")
     run.stories.append(Story(drawn, what, backend, found))
     write_down(run, drawn, [*soak.stages, last], outage)
