@@ -86,8 +86,8 @@ async def pending(options: Options, store: LeaseStore, instance: str) -> tuple[s
             return (f"{network.backend_type}: open a TUN and a socket on {uplink}; what follows from that is not planned here",)
         async with load_backend(network).attach(uplink, network, kernel) as attached:
             leases = await store.leases()
-            former = recall_former(Path(options.subnet_file)).lease
-            claim = choose_claim(network, leases.values(), attached.attrs, former)
+            before = recall_former(Path(options.subnet_file))
+            claim = choose_claim(network, leases.values(), attached.attrs, before.lease, before.published)
             own = Lease(claim.subnets, attached.attrs)
             await attached.adopt(own)
             peers, _ = eligible(network, own, leases)

@@ -12,7 +12,6 @@ from enum import Enum
 
 from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets
 from flanneld.log import Log, Once
-from flanneld.remembered import fingerprint
 from flanneld.retry import Backoff
 from flanneld.store import LeaseLost, LeaseStore, StoreError, owns
 
@@ -75,7 +74,7 @@ class LeaseKeeper:
         """Renew at least this long before the expiry (`--subnet-lease-renew-margin`)."""
         self._now = now
         self._listener = listener
-        self._published = {*published, fingerprint(lease.attrs)}
+        self._published = {*published, lease.attrs.fingerprint()}
         """All that this claim ever said by our hand: a store restored from an old snapshot shows some of it again."""
         self._restored: Lease | None = None
         """Our claim as it was at such a time, under an address that we do not have any more."""
@@ -112,7 +111,7 @@ class LeaseKeeper:
 
     def _was_ours(self, lease: Lease) -> bool:
         """True if we published it, and it is no younger claim: one of a host that has our old address now."""
-        return fingerprint(lease.attrs) in self._published and lease.created <= self.lease.created
+        return lease.attrs.fingerprint() in self._published and lease.created <= self.lease.created
 
     def _strays_from_us(self, lease: Lease) -> bool:
         return lease.subnets != self.lease.subnets and owns(self._attrs, lease)
@@ -125,7 +124,7 @@ class LeaseKeeper:
     def replaced(self, lease: Lease) -> None:
         """We hold another lease now: the network has moved."""
         self.lease, self._attrs, self._asked, self._missing = lease, lease.attrs, lease.attrs, False
-        self._published, self._restored = {fingerprint(lease.attrs)}, None
+        self._published, self._restored = {lease.attrs.fingerprint()}, None
         self._wake.set()
 
     def renewal_in(self) -> float | None:
@@ -187,7 +186,7 @@ class LeaseKeeper:
         if missing or written_over or strays or self._unpublished:
             self.lease, self._attrs_before = await self._store.hold(self._restored or before, attrs), before.attrs
             self._asked = attrs
-            self._published |= {fingerprint(attrs), fingerprint(self.lease.attrs)}
+            self._published |= {attrs.fingerprint(), self.lease.attrs.fingerprint()}
             self._kept_strays |= strays  # what is there still is to stay there
             if missing:
                 self.reclaims, self.claimed_at = self.reclaims + 1, self._now()

@@ -5,6 +5,7 @@ The field names are flannel's (`PublicIP`, `BackendType`, `BackendData`); the by
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class LeaseAttrs:
     def data(self, family: Family) -> str:
         """The published JSON of that family, or "" when there is none."""
         return dict(self.backend_data).get(family, "")
+
+    def fingerprint(self) -> str:
+        """What tells these attributes from others, in a few characters."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

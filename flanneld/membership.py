@@ -22,7 +22,7 @@ from flanneld.lease import IPNetwork, Lease, LeaseAttrs, SubnetsExhausted, insid
 from flanneld.log import Log, Once
 from flanneld.masquerade import Firewall, Policy, RuleSet
 from flanneld.mesh import Mesh
-from flanneld.remembered import MOST_PUBLISHED, Remembered, beside, fingerprint, recall, remember
+from flanneld.remembered import MOST_PUBLISHED, Remembered, beside, recall, remember
 from flanneld.retry import Backoff, retry
 from flanneld.rules import RuleLoop
 from flanneld.store import LeaseStore, StoreUnavailable
@@ -87,7 +87,7 @@ class Membership:
         firewall = self._firewall(network)
         before = self.recall()
         await self.mesh.serve(network, uplink, former_configs(before) if self._now is None else ())
-        own = await self._lease(network, own, before.lease)
+        own = await self._lease(network, own, before)
         self.step("lease")
         await self.mesh.adopt(own)
         if self._now is None and before.lease is not None and not before.configs:
@@ -109,7 +109,7 @@ class Membership:
 
     def remember(self, own: Lease) -> None:
         """Keep for our next run which claim is ours and what is served."""
-        before, now = self.recall(), fingerprint(own.attrs)
+        before, now = self.recall(), own.attrs.fingerprint()
         published = before.published if before.lease is not None and before.lease.subnets == own.subnets else ()
         published = (*(other for other in published if other != now), now)[-MOST_PUBLISHED:]
         memory = Remembered(Lease(own.subnets, LeaseAttrs(own.attrs.public_ips), created=own.created), published, self.mesh.configs)
@@ -127,14 +127,14 @@ class Membership:
             self.subnet_file.unlink(missing_ok=True)
             beside(self.subnet_file).unlink(missing_ok=True)
 
-    async def _lease(self, network: NetworkConfig, own: Lease | None, former: Lease | None) -> Lease:
+    async def _lease(self, network: NetworkConfig, own: Lease | None, before: Remembered) -> Lease:
         """Our lease with what it is to publish now, or a new one if there is none that fits; the first is waited for."""
         attrs = self.mesh.current.attrs
         if own is not None and self.store.fits(network, own.subnets):
             return Lease(own.subnets, attrs, own.expires_at, own.created)
 
         async def acquire() -> Lease:
-            return await self.store.acquire(network, attrs, own or former)
+            return await self.store.acquire(network, attrs, own or before.lease, before.published)
 
         got = await acquire() if own is not None else await waited_for(acquire)
         log.info("lease acquired", subnet=got, backend=network.backend_type, public_ip=attrs.public_ips[0])

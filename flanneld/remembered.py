@@ -8,7 +8,6 @@ still use to reach us: after a change of the backend the former one is needed un
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -30,14 +29,9 @@ class Remembered:
     lease: Lease | None = None
     """The claim that we had last; without what it published, but for our public IPs."""
     published: tuple[str, ...] = ()
-    """What this claim ever said by our hand, the last at the end, each as its `fingerprint`."""
+    """What this claim ever said by our hand, the last at the end, each as its `LeaseAttrs.fingerprint`."""
     configs: tuple[str, ...] = ()
     """The network configs that we serve, the present one first, then those that some peer may still be served by."""
-
-
-def fingerprint(attrs: LeaseAttrs) -> str:
-    """What tells these attributes from others."""
-    return hashlib.sha256(repr(attrs).encode()).hexdigest()[:32]
 
 
 def beside(subnet_file: Path) -> Path:

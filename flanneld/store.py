@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,11 +63,14 @@ class LeaseStore(Protocol):
     async def network(self) -> NetworkConfig:
         """The network config; raises NetworkNotConfigured, ConfigError, StoreUnavailable."""
 
-    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None) -> Lease:
+    async def acquire(
+        self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None, published: Collection[str] = ()
+    ) -> Lease:
         """Claim subnets: our own lease if it still fits, else the `former` one's if free, else free ones by `choose_subnet`.
 
-        `former` is what we held when we last ran: see `is_ours`. A claim lost to another host at the same instant is tried again
-        with the next choice, inside. Raises SubnetsExhausted, StoreUnavailable. Repeating it returns the same lease.
+        `former` is what we held when we last ran, and `published` what we said of it: see `is_ours`. A claim lost to another host
+        at the same instant is tried again with the next choice, inside. Raises SubnetsExhausted, StoreUnavailable. Repeating it
+        returns the same lease.
         """
 
     async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
@@ -121,7 +124,13 @@ class Claim:
 
 
 def choose_claim(
-    network: NetworkConfig, leases: Iterable[Lease], attrs: LeaseAttrs, former: Lease | None = None, attempt: int = 0
+    network: NetworkConfig,
+    leases: Iterable[Lease],
+    attrs: LeaseAttrs,
+    former: Lease | None = None,
+    published: Collection[str] = (),
+    *,
+    attempt: int = 0,
 ) -> Claim:
     """Decide what to claim, in flannel's order: our lease, the last known subnets, free ones; raises SubnetsExhausted.
 
@@ -129,7 +138,7 @@ def choose_claim(
     """
     held = tuple(leases)
     prefer = former.subnets if former else ()
-    mine = [lease for lease in held if is_ours(attrs, former, lease)]
+    mine = [lease for lease in held if is_ours(attrs, former, lease, published)]
     misfits = tuple(lease for lease in mine if not fits(network, lease.subnets))
     fitting = [lease for lease in mine if fits(network, lease.subnets)]
     if fitting:
@@ -160,16 +169,19 @@ def holder(lease: Lease) -> str:
     return "+".join(map(str, lease.attrs.public_ips)) or "nobody who can be named"
 
 
-def is_ours(attrs: LeaseAttrs, former: Lease | None, lease: Lease) -> bool:
+def is_ours(attrs: LeaseAttrs, former: Lease | None, lease: Lease, published: Collection[str] = ()) -> bool:
     """True if the lease is the claim of the host with these attributes, or `former` itself: that host's public IP has changed.
 
-    It is `former` when it is the very claim (by creation), and nobody else has written over it.
+    It is `former` when it is the very claim (by creation), and nobody else has written over it; or when it is of an older time
+    and says what that host ever `published` (fingerprints): the store was restored from an old snapshot.
     """
     if owns(attrs, lease):
         return True
-    if former is None or not former.created or (former.subnets, former.created) != (lease.subnets, lease.created):
+    if former is None or not former.created or former.subnets != lease.subnets:
         return False
-    return lease.attrs.public_ips in ((), former.attrs.public_ips)  # (): what is written there cannot be read
+    if lease.created == former.created and lease.attrs.public_ips in ((), former.attrs.public_ips):
+        return True  # (): what is written there cannot be read
+    return lease.created <= former.created and lease.attrs.fingerprint() in published
 
 
 def owns(attrs: LeaseAttrs, lease: Lease) -> bool:

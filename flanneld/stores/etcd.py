@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -105,12 +105,14 @@ class EtcdLeaseStore:
         return parse_network(found.value.decode(errors="replace"))
 
     @_in_store_terms
-    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None) -> Lease:
+    async def acquire(
+        self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None, published: Collection[str] = ()
+    ) -> Lease:
         attempt = 0
         # It ends: a claim is lost only when somebody else's has just succeeded.
         while True:
             held = await self._held()
-            claim = choose_claim(network, [one.lease for one in held.values()], attrs, former, attempt)
+            claim = choose_claim(network, [one.lease for one in held.values()], attrs, former, published, attempt=attempt)
             lease = await self._write(claim, held, attrs)
             if lease is not None:
                 return lease

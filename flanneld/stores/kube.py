@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -90,7 +90,9 @@ class KubeLeaseStore:
         return parse_network(text)
 
     @_in_store_terms
-    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None) -> Lease:
+    async def acquire(
+        self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None, published: Collection[str] = ()
+    ) -> Lease:
         node = await self._node()
         families = [pool.family for pool in network.pools]
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -98,13 +98,15 @@ class MemoryLeaseStore:
             raise NetworkNotConfigured("the network has no config yet")
         return parse_network(self._cluster.config)
 
-    async def acquire(self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None) -> Lease:
+    async def acquire(
+        self, network: NetworkConfig, attrs: LeaseAttrs, former: Lease | None = None, published: Collection[str] = ()
+    ) -> Lease:
         attempt = 0
         while True:
             held, _ = self._cluster.snapshot()
             # As over a network, the list is old when the claim arrives.
             await asyncio.sleep(0)
-            written = await self._write(choose_claim(network, held.values(), attrs, former, attempt), attrs)
+            written = await self._write(choose_claim(network, held.values(), attrs, former, published, attempt=attempt), attrs)
             if written is not None:
                 return written
             attempt += 1

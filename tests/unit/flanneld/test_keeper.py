@@ -10,7 +10,6 @@ import pytest
 
 from flanneld.keeper import DISPUTE_S, LeaseKeeper, LeaseState, Listener
 from flanneld.lease import Lease, LeaseAttrs, Leases
-from flanneld.remembered import fingerprint
 from flanneld.store import LeaseLost, StoreError, StoreUnavailable
 from flanneld.stores.memory import MemoryCluster, MemoryLeaseStore
 from peers_of import lease, network
@@ -222,7 +221,7 @@ async def test_what_an_earlier_run_published_is_ours_too() -> None:
     world = World()
     own = await world.store().acquire(network(), lease(1).attrs)
     world.cluster.put(replace(own, attrs=lease(3).attrs))  # restored as it was when another process ran here
-    keeper = LeaseKeeper(world.store(), own, HOUR_S, lambda: 0.0, world.listener(), (fingerprint(lease(3).attrs),))
+    keeper = LeaseKeeper(world.store(), own, HOUR_S, lambda: 0.0, world.listener(), (lease(3).attrs.fingerprint(),))
     async with running(keeper):
         keeper.leases(world.leases())
         await until(world, held=own)

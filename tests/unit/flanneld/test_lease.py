@@ -168,7 +168,7 @@ def test_our_leases_that_do_not_fit_any_more_are_misfits_and_free_again() -> Non
 
 
 def test_an_attempt_after_a_lost_claim_looks_elsewhere() -> None:
-    claims = {choose_claim(NETWORK, [], A, wish(nets("10.5.0.48/28")), attempt).subnets for attempt in range(8)}
+    claims = {choose_claim(NETWORK, [], A, wish(nets("10.5.0.48/28")), attempt=attempt).subnets for attempt in range(8)}
     assert len(claims) > 3
 
 
@@ -202,6 +202,14 @@ def test_a_claim_is_known_again_by_its_creation_when_our_address_has_changed() -
         assert not is_ours(C, former, other), "another claim, another host's, another subnet's"
     assert is_ours(C, former, replace(former, attrs=LeaseAttrs(()))), "garbage was written over it"
     assert not is_ours(C, wish(former.subnets), former), "a wish is no claim"
+
+
+def test_a_claim_of_an_older_time_is_known_by_what_we_published_then() -> None:
+    former, restored = Lease(nets("10.5.0.16/28"), A, created=7), Lease(nets("10.5.0.16/28"), B, created=3)
+    assert not is_ours(C, former, restored)
+    assert is_ours(C, former, restored, [B.fingerprint()])
+    assert choose_claim(NETWORK, [restored], C, former, [B.fingerprint()]).ours == restored
+    assert not is_ours(C, former, replace(restored, created=8), [B.fingerprint()]), "a host that has our old address now"
 
 
 def test_hold_claims_what_is_free_or_ours_and_gives_up_our_others() -> None:
