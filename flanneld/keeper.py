@@ -76,8 +76,6 @@ class LeaseKeeper:
         self._listener = listener
         self._published = {*published, lease.attrs.fingerprint()}
         """All that this claim ever said by our hand: a store restored from an old snapshot shows some of it again."""
-        self._restored: Lease | None = None
-        """Our claim as it was at such a time, under an address that we do not have any more."""
         self._missing = False
         self._written_over = False
         """The lease is ours, and says what we did not publish: peers would send to the wrong place."""
@@ -102,16 +100,11 @@ class LeaseKeeper:
         """Take the present leases: ours should be among them, and ours."""
         present = leases.get(self.lease.subnets)
         self._missing = present is None or not (owns(self.lease.attrs, present) or owns(self._attrs, present))
-        self._restored = present if present is not None and self._missing and self._was_ours(present) else None
         # What we have just published, or published before that, may be shown late.
         self._written_over = present is not None and present.attrs not in (self.lease.attrs, self._attrs, self._attrs_before)
         self._strays = frozenset(one.subnets for one in leases.values() if self._strays_from_us(one))
         if self._missing or self._unpublished or self._written_over or self._strays - self._kept_strays:
             self._wake.set()  # the store answers: no reason to wait any longer
-
-    def _was_ours(self, lease: Lease) -> bool:
-        """True if we published it, and it is no younger claim: one of a host that has our old address now."""
-        return lease.attrs.fingerprint() in self._published and lease.created <= self.lease.created
 
     def _strays_from_us(self, lease: Lease) -> bool:
         return lease.subnets != self.lease.subnets and owns(self._attrs, lease)
@@ -124,7 +117,7 @@ class LeaseKeeper:
     def replaced(self, lease: Lease) -> None:
         """We hold another lease now: the network has moved."""
         self.lease, self._attrs, self._asked, self._missing = lease, lease.attrs, lease.attrs, False
-        self._published, self._restored = {lease.attrs.fingerprint()}, None
+        self._published = {lease.attrs.fingerprint()}
         self._wake.set()
 
     def renewal_in(self) -> float | None:
@@ -184,7 +177,7 @@ class LeaseKeeper:
         # As it was seen: while the store works, its watch may show already that all is well again.
         missing, written_over = self._missing, self._written_over
         if missing or written_over or strays or self._unpublished:
-            self.lease, self._attrs_before = await self._store.hold(self._restored or before, attrs), before.attrs
+            self.lease, self._attrs_before = await self._store.hold(before, attrs, self._published), before.attrs
             self._asked = attrs
             self._published |= {attrs.fingerprint(), self.lease.attrs.fingerprint()}
             self._kept_strays |= strays  # what is there still is to stay there

@@ -73,10 +73,11 @@ class LeaseStore(Protocol):
         returns the same lease.
         """
 
-    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+    async def hold(self, lease: Lease, attrs: LeaseAttrs, published: Collection[str] = ()) -> Lease:
         """Claim exactly the subnets of this lease of ours, again or still, and publish these attributes.
 
-        Other leases of ours are given up. Raises LeaseLost while another host holds any part, StoreUnavailable.
+        `published` is what we said of it so far: see `is_ours`. Other leases of ours are given up. Raises LeaseLost while another
+        host holds any part, StoreUnavailable.
         """
 
     async def renew(self, lease: Lease) -> Lease:
@@ -151,11 +152,11 @@ def choose_claim(
     return Claim(subnets, None, misfits)
 
 
-def choose_hold(leases: Iterable[Lease], lease: Lease, attrs: LeaseAttrs) -> Claim:
-    """Decide how to claim exactly the subnets of `lease`."""
+def choose_hold(leases: Iterable[Lease], lease: Lease, attrs: LeaseAttrs, published: Collection[str] = ()) -> Claim:
+    """Decide how to claim exactly the subnets of `lease`, of which we said what was `published`."""
     rivals, ours, misfits = [], None, []
     for one in leases:
-        if one.subnets == lease.subnets and is_ours(attrs, lease, one):
+        if one.subnets == lease.subnets and is_ours(attrs, lease, one, published):
             ours = one
         elif is_ours(attrs, lease, one):
             misfits.append(one)

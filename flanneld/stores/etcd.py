@@ -119,10 +119,11 @@ class EtcdLeaseStore:
             attempt += claim.ours is None
 
     @_in_store_terms
-    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+    async def hold(self, lease: Lease, attrs: LeaseAttrs, published: Collection[str] = ()) -> Lease:
         while True:
             held = await self._held()
-            written = await self._write(choose_hold([one.lease for one in held.values()], lease, attrs), held, attrs)
+            claim = choose_hold([one.lease for one in held.values()], lease, attrs, published)
+            written = await self._write(claim, held, attrs)
             if written is not None:
                 return written
 

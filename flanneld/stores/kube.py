@@ -105,7 +105,7 @@ class KubeLeaseStore:
         return await self._publish(node, subnets, attrs)
 
     @_in_store_terms
-    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+    async def hold(self, lease: Lease, attrs: LeaseAttrs, published: Collection[str] = ()) -> Lease:
         return await self._publish(await self._own(lease), lease.subnets, attrs)
 
     @_in_store_terms

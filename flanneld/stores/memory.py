@@ -111,11 +111,11 @@ class MemoryLeaseStore:
                 return written
             attempt += 1
 
-    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+    async def hold(self, lease: Lease, attrs: LeaseAttrs, published: Collection[str] = ()) -> Lease:
         while True:
             held, _ = self._cluster.snapshot()
             await asyncio.sleep(0)
-            written = await self._write(choose_hold(held.values(), lease, attrs), attrs)
+            written = await self._write(choose_hold(held.values(), lease, attrs, published), attrs)
             if written is not None:
                 return written
 

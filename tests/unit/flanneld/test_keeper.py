@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -55,10 +55,10 @@ class Away(MemoryLeaseStore):
             raise self._away.pop()
         return await super().renew(lease)
 
-    async def hold(self, lease: Lease, attrs: LeaseAttrs) -> Lease:
+    async def hold(self, lease: Lease, attrs: LeaseAttrs, published: Collection[str] = ()) -> Lease:
         if self._away:
             raise self._away.pop()
-        return await super().hold(lease, attrs)
+        return await super().hold(lease, attrs, published)
 
 
 def state_of(keeper: LeaseKeeper) -> str:
@@ -214,6 +214,17 @@ async def test_our_claim_of_an_older_time_is_ours_though_it_names_an_address_tha
         world.cluster.put(replace(own, attrs=lease(1).attrs))  # the store is restored from a snapshot
         keeper.leases(world.leases())
         await until(world, held=replace(own, attrs=moved))
+    assert world.states.count("") == len(world.states)
+
+
+async def test_our_claim_of_an_older_time_is_ours_when_our_address_changes_before_it_was_seen() -> None:
+    world = World()
+    own = replace(await world.store().acquire(network(), lease(1).attrs), created=9)
+    keeper = world.keeper(own)
+    async with running(keeper):
+        world.cluster.put(replace(own, created=3))  # the store is restored from a snapshot
+        keeper.publish(moved := lease(3).attrs)
+        await until(world, held=replace(own, created=3, attrs=moved))
     assert world.states.count("") == len(world.states)
 
 
