@@ -111,7 +111,8 @@ def inject(run: Run, pinger: Pinger, drawn: list[str]) -> None:
     last = soak.converge()
     settled = time.monotonic()
     time.sleep(LATE_S + 0.2)
-    found = soak.found + last.wrong + (soak.wrong_now() if not last.wrong else [])
+    wrong = last.wrong or soak.wrong_now()
+    found = soak.found + wrong
     found += ended(run)
     outages = pinger.lost_between(began, settled + 0.2)
     outage = max(outages.values(), default=0.0)
@@ -124,8 +125,9 @@ def inject(run: Run, pinger: Pinger, drawn: list[str]) -> None:
     print(f"{len(run.stories):4} {backend:8} {what}: {slowest.took_s:.2f} s{slow}, outage {outage:.2f} s", flush=True)
     for line in excerpt(found):
         print(f"     WRONG {line}", flush=True)
-    if soak.wrong_now():
+    if wrong:
         soak.mend()
+        save_snapshot(soak, FIRST)  # what was published before is forgotten with the daemons' memory
 
 
 def happen(soak: Soak, drawn: list[str]) -> tuple[str, bool]:
