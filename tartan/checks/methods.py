@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from flanneld import FlanneldError
 from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, Wanted, load_backend
 from flanneld.backends.udp import backend as udp
-from flanneld.backends.udp.forward import ENCAPSULATION_SIZE
 from flanneld.config import NetworkConfig
 from flanneld.dry_run import USER_SPACE, NotingKernel
 from flanneld.kernel import Entry, Owner, Route
@@ -20,6 +19,7 @@ from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.links import links
 from flanneld.linux.netlink import Netlink
 from flanneld.mesh import same_method
+from flanneld.tunnel.switch import OUTER_SIZE
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class SeenUdp:
         if tun is None:
             raise BackendError("udp: there is no TUN flannel0: it goes with flanneld's process")
         self.attrs = LeaseAttrs(uplink.public_ips)
-        self.mtu = uplink.mtu - ENCAPSULATION_SIZE
+        self.mtu = uplink.mtu - OUTER_SIZE
         self.owner = Owner(tuple(pool.network for pool in config.pools), frozenset({tun.index}))
         self._routes = tuple(Route(pool.network, tun.index) for pool in config.pools)
 

@@ -20,12 +20,12 @@ from scapy.layers.inet import IP, TCP
 
 from flanneld.backend import BackendError
 from flanneld.backends.udp.backend import UdpBackend
-from flanneld.backends.udp.forward import Drop
 from flanneld.kernel import KernelError
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.tun import TunDevice, open_tun
+from flanneld.tunnel.switch import Drop
 from flanneld.wire.ethernet import IPV4, decode_ethernet
 from flanneld.wire.icmp import IcmpMessage, decode_icmp
 from flanneld.wire.ipv4 import Ipv4Packet, decode_ipv4
@@ -215,7 +215,7 @@ def test_a_packet_too_big_for_the_path_that_may_be_cut_arrives_in_pieces(narrow:
         ping(narrow, "pod1", str(POD2), "-s", "1444", "-M", "dont")
         pieces = [decode_ipv4(inner_of(outer)) for outer in received_frames(wire)]
     assert {(piece.offset, piece.more_fragments) for piece in pieces} == {(0, True), (1352, False)}
-    assert narrow.hosts[1].network.proxy.counters.fragmented >= 2
+    assert narrow.hosts[1].network.plane.counters.fragmented >= 2
 
 
 def test_a_tcp_connection_finds_the_path_mtu(narrow: World) -> None:
@@ -241,7 +241,7 @@ def test_garbage_on_the_port_is_dropped_and_counted(world: World) -> None:
                 thrower.sendto(datagram, (UPLINKS[1], 8285))
 
     world.run("router", throw)
-    dropped = world.hosts[1].network.proxy.counters.dropped
+    dropped = world.hosts[1].network.plane.counters.dropped
     eventually(lambda: dropped[Drop.MALFORMED] == len(garbage))
     ping(world, "pod1", str(POD2))
 
@@ -250,12 +250,12 @@ def test_a_peer_whose_daemon_is_down_disturbs_no_other(world: World) -> None:
     host = world.hosts[1]
     down = Lease((ip_network("10.5.3.0/24"),), LeaseAttrs((ip_address("192.0.2.254"),)))
     assert host.call(host.apply([down, LEASES[2]])) == ()
-    sent = host.network.proxy.counters.sent
+    sent = host.network.plane.counters.sent
     with pytest.raises(AssertionError, match="100% packet loss"):
         world.execute("pod1", "ping", "-c", "5", "-i", "0.02", "-W", "1", "10.5.3.1")
     ping(world, "pod1", str(POD2))
-    assert host.network.proxy.counters.sent == sent + 7
-    assert not host.network.proxy.counters.dropped
+    assert host.network.plane.counters.sent == sent + 7
+    assert not host.network.plane.counters.dropped
 
 
 def test_a_deleted_tun_comes_back_at_once(world: World) -> None:

@@ -1,4 +1,4 @@
-"""flannel's udp backend: a TUN device that takes the pod network, and a table of peers in user space (`proxy`).
+"""flannel's udp backend: a TUN device that takes the pod network, and a table of peers in user space (`forward`, `tunnel`).
 
 It carries IPv4 only. One UDP datagram is one bare IPv4 packet, without header or authentication, as flannel's. Unlike the other
 backends' its data path pauses while no daemon runs: TUN and socket are kept open (`linux.safe`), packets wait in them, and the next
@@ -16,11 +16,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import ClassVar, Self
 
 from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
-from flanneld.backends.udp.forward import ENCAPSULATION_SIZE, Endpoint
-from flanneld.backends.udp.proxy import Proxy
+from flanneld.backends.udp.forward import Router
 from flanneld.backends.udp.routes import PrefixTable
-from flanneld.backends.udp.sockets import open_icmp, open_underlay, recover_underlay
-from flanneld.config import ConfigError, NetworkConfig, read_int
+from flanneld.config import ConfigError, NetworkConfig, read_bool, read_int
 from flanneld.kernel import Kernel, KernelError, Owner, Route
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.links import adjust_link, disable_autoconf, link, present_link, set_addresses
@@ -29,6 +27,9 @@ from flanneld.linux.safe import Safe, open_safe
 from flanneld.linux.tun import TunDevice, open_tun, recover_tun
 from flanneld.log import Log
 from flanneld.retry import Backoff, retry
+from flanneld.tunnel.plane import Plane
+from flanneld.tunnel.sockets import offload, open_icmp, open_underlay, recover_underlay
+from flanneld.tunnel.switch import OUTER_SIZE, Endpoint
 
 DEFAULT_PORT = 8285
 DEVICE = "flannel%d"
@@ -58,15 +59,17 @@ def plan(peers: Collection[Lease], port: int) -> tuple[dict[IPv4Network, Endpoin
 class UdpBackend:
     """The method as configured."""
 
-    KEYS: ClassVar[frozenset[str]] = frozenset({"port"})
+    KEYS: ClassVar[frozenset[str]] = frozenset({"port", "checksource"})
 
     port: int = DEFAULT_PORT
     """Ours, and every peer's: leases do not say."""
+    check_source: bool = True
+    """A peer's packets must come from its own subnet; flannel takes any."""
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
-        """Read `Backend`: the `Port`."""
-        return cls(read_int(config, "Port", DEFAULT_PORT, 1, 65535))
+        """Read `Backend`: `Port`, and `CheckSource`, which flannel has not."""
+        return cls(read_int(config, "Port", DEFAULT_PORT, 1, 65535), read_bool(config, "CheckSource", True))
 
     def devices(self, network: NetworkConfig) -> tuple[str, ...]:
         """None by name: the TUN takes the first number that is free."""
@@ -90,10 +93,10 @@ class UdpBackend:
             if safe is not None:
                 stack.callback(safe.close)
             underlay = stack.enter_context(underlay_from(safe, address.ip, self.port))
-            icmp = stack.enter_context(open_icmp())
+            router = Router(stack.enter_context(open_icmp()), strict=self.check_source)
             netlink = stack.enter_context(Netlink())
-            proxy = stack.enter_context(Proxy(underlay, icmp, _tun_from(safe, netlink)))
-            device = Device(proxy, netlink, kernel, pool.network, uplink.mtu - ENCAPSULATION_SIZE, safe)
+            plane = stack.enter_context(Plane(underlay, _tun_from(safe, netlink), router, offload(underlay)))
+            device = Device(plane, router, netlink, kernel, pool.network, uplink.mtu - OUTER_SIZE, safe)
             yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device)
 
 
@@ -103,7 +106,7 @@ class UdpNetwork:
     def __init__(self, attrs: LeaseAttrs, port: int, device: Device) -> None:
         self.attrs = attrs
         self.mtu = device.mtu
-        self.proxy = device.proxy
+        self.plane, self.router = device.plane, device.router
         self._port = port
         self._device = device
         self._reachable: dict[IPv4Network, Endpoint] = {}
@@ -119,7 +122,7 @@ class UdpNetwork:
         subnet = own.subnet(4)
         if not isinstance(subnet, IPv4Network):
             raise BackendError(f"udp: lease {own} has no IPv4 subnet")
-        self.proxy.address = subnet.network_address
+        self.router.address = subnet.network_address
         self._device.restore()
 
     def speaks(self, peer: Lease) -> bool:
@@ -132,7 +135,7 @@ class UdpNetwork:
         It may be reached by another method from now on, to which the kernel leads what comes after.
         """
         reachable, refused = plan(peers, self._port)
-        self.proxy.peers = PrefixTable({**self._reachable, **reachable})
+        self.router.peers = PrefixTable({**self._reachable, **reachable})
         if self._reachable.keys() - reachable.keys():
             asyncio.get_running_loop().call_later(QUEUE_S, self._narrow)
         self._reachable = reachable
@@ -141,15 +144,23 @@ class UdpNetwork:
         return Wanted({refusal.lease: refusal for refusal in refused}, (self._device.route,))
 
     def _narrow(self) -> None:
-        self.proxy.peers = PrefixTable(self._reachable)
+        self.router.peers = PrefixTable(self._reachable)
 
     async def run(self) -> None:
         """Carry packets until cancelled; a TUN that somebody deletes is made again."""
         await self._reached.wait()
-        with self.proxy.running():
+        plane = self.plane
+        facts = {
+            "gso": plane.offloads.segmentation,
+            "gro": plane.offloads.merging,
+            "tso": plane.tun.takes_tcp,
+            "uso": plane.tun.takes_udp,
+        }
+        log.info("data path", path="tun", device=plane.tun.name, **facts)
+        with plane.running():
             while True:
-                await self.proxy.tun_lost.wait()
-                log.warning("tun device deleted, making it again", device=self.proxy.tun.name)
+                await plane.until_tun_lost()
+                log.warning("tun device deleted, making it again", device=plane.tun.name)
                 await retry(
                     self._restore,
                     KernelError,
@@ -170,9 +181,10 @@ class UdpNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The TUN as it should be: up, with the proxy's address as a /32, and the route to the pod network through it."""
+    """The TUN as it should be: up, with our subnet's first address as a /32, and the route to the pod network through it."""
 
-    proxy: Proxy
+    plane: Plane
+    router: Router
     netlink: Netlink
     kernel: Kernel
     network: IPv4Network
@@ -182,23 +194,23 @@ class Device:
     @property
     def owner(self) -> Owner:
         """The TUN, and whatever another method left in the pod network: it would be the longer prefix."""
-        return Owner((self.network,), frozenset({self.proxy.tun.index}))
+        return Owner((self.network,), frozenset({self.plane.tun.index}))
 
     @property
     def route(self) -> Route:
         """The pod network's, through the TUN."""
-        return Route(self.network, self.proxy.tun.index)
+        return Route(self.network, self.plane.tun.index)
 
     def restore(self) -> None:
         """Bring device and address to what they should be; what is so already is left alone. Raises KernelError."""
-        found = link(self.netlink, self.proxy.tun.name)
-        if found is None or found.index != self.proxy.tun.index or self.proxy.tun_lost.is_set():
-            self.proxy.use(_make_tun(self.safe, self.netlink))
-            found = present_link(self.netlink, self.proxy.tun.name)
+        found = link(self.netlink, self.plane.tun.name)
+        if found is None or found.index != self.plane.tun.index or self.plane.tun_lost:
+            self.plane.use(_make_tun(self.safe, self.netlink))
+            found = present_link(self.netlink, self.plane.tun.name)
         adjust_link(self.netlink, found, mtu=self.mtu)
-        if self.proxy.address is None:
+        if self.router.address is None:
             return
-        set_addresses(self.netlink, found.index, (IPv4Interface((self.proxy.address, 32)),))
+        set_addresses(self.netlink, found.index, (IPv4Interface((self.router.address, 32)),))
 
     def lead_there(self) -> None:
         """The route, at once after the device was lost; else it is the mesh's to program. Raises KernelError."""

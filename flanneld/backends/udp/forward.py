@@ -1,43 +1,73 @@
-"""What a router in the overlay does with one packet, as pure functions on its bytes; must not know sockets.
+"""What a router in the overlay does with one packet, or with one super-packet; must not know how packets travel.
 
 RFC 1812 §5.2.2 (validation), §5.3.1 (time to live), §4.3.2 (errors), RFC 1191 (path MTU). These run once per packet, so they read
-single bytes and make no objects; what is rare (errors, fragments) goes through the codecs of `flanneld.wire`.
+single bytes and make no objects; what is rare (errors) goes through the codecs of `flanneld.wire`.
 """
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import TypeAlias
+import socket
+import time
+from ipaddress import IPv4Address
 
 from flanneld.backends.udp.routes import PrefixTable
+from flanneld.tunnel.switch import Counters, Drop, Endpoint
+from flanneld.tunnel.token_bucket import TokenBucket
 from flanneld.wire.checksum import updated_checksum, verifies
-from flanneld.wire.icmp import IcmpError, may_answer
-from flanneld.wire.ipv4 import DONT_FRAGMENT, HEADER_SIZE, decode_ipv4, fragment
-
-Endpoint: TypeAlias = tuple[str, int]
-"""A peer's address and port, as sockets take it."""
-
-ENCAPSULATION_SIZE = 20 + 8
-"""Bytes that the outer IPv4 and UDP headers take."""
-
-
-class Drop(Enum):
-    """Why a packet went no further."""
-
-    NOT_IPV4 = "not_ipv4"
-    NO_PEER = "no_peer"
-    EXPIRED = "expired"
-    TOO_BIG = "too_big"
-    MALFORMED = "malformed"
-    SEND_FAILED = "send_failed"
-    TUN_REFUSED = "tun_refused"
-
+from flanneld.wire.icmp import IcmpError, error_packet, may_answer
+from flanneld.wire.ipv4 import HEADER_SIZE
 
 _ERRORS = {
     Drop.NO_PEER: IcmpError.NET_UNREACHABLE,
     Drop.EXPIRED: IcmpError.TIME_EXCEEDED,
     Drop.TOO_BIG: IcmpError.FRAGMENTATION_NEEDED,
 }
+_ERRORS_PER_SECOND, _ERRORS_AT_ONCE = 1000, 50
+"""As the kernel limits its own (icmp_msgs_per_sec and icmp_msgs_burst in its ip-sysctl)."""
+
+
+class Router:
+    """A `Switch` for bare IPv4 packets."""
+
+    prefix = b""
+    link_size = 0
+    fragments = True
+
+    def __init__(self, icmp: socket.socket, *, strict: bool = True) -> None:
+        """`strict`: a peer may send from its own subnet alone. The socket is the caller's to close."""
+        self.peers: PrefixTable[Endpoint] = PrefixTable({})
+        """Never changed, only exchanged: another thread looks things up in it."""
+        self.address: IPv4Address | None = None
+        """Ours in the overlay, the source of ICMP errors; None: no lease yet, and no errors."""
+        self._icmp = icmp
+        self._strict = strict
+        self._errors = TokenBucket(_ERRORS_PER_SECOND, _ERRORS_AT_ONCE)
+
+    def route(self, frame: memoryview) -> Endpoint | Drop:
+        return forward(frame, self.peers)
+
+    def admit(self, datagram: memoryview, sender: Endpoint) -> Drop | None:
+        if not is_sound(datagram):
+            return Drop.MALFORMED
+        if self._strict:
+            owner = self.peers.lookup(int.from_bytes(datagram[12:16], "big"))
+            if owner is None or owner[0] != sender[0]:
+                return Drop.SPOOFED
+        return None
+
+    def complain(self, why: Drop, frame: memoryview, next_hop_mtu: int, counters: Counters) -> None:
+        error = error_for(why, frame)
+        if error is None or self.address is None:
+            return
+        if not self._errors.take(time.monotonic()):
+            counters.errors_suppressed += 1
+            return
+        reply = error_packet(error, frame, self.address, next_hop_mtu)
+        try:
+            self._icmp.sendto(reply, (socket.inet_ntoa(reply[16:20]), 0))
+            counters.errors_sent += 1
+        except OSError:  # the kernel has no route to the sender, or a rule against this
+            counters.errors_suppressed += 1
 
 
 def forward(packet: memoryview, peers: PrefixTable[Endpoint]) -> Endpoint | Drop:
@@ -72,10 +102,3 @@ def error_for(why: Drop, packet: memoryview) -> IcmpError | None:
     """What the sender of a packet from the TUN is to be told about its end, or None where nothing may be said."""
     error = _ERRORS.get(why)
     return error if error and may_answer(packet) else None
-
-
-def pieces(packet: memoryview, mtu: int) -> list[bytes]:
-    """The packet in as many parts as `mtu` asks for; none when it must not be cut. Raises WireError for a malformed packet."""
-    if len(packet) > mtu and (packet[6] << 8 | packet[7]) & DONT_FRAGMENT:
-        return []
-    return [piece.encode() for piece in fragment(decode_ipv4(packet), mtu)]

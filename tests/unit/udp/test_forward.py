@@ -8,11 +8,10 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import IP
 
-from flanneld.backends.udp.forward import Drop, Endpoint, error_for, forward, is_sound, pieces
+from flanneld.backends.udp.forward import error_for, forward, is_sound
 from flanneld.backends.udp.routes import PrefixTable
-from flanneld.wire import WireError
+from flanneld.tunnel.switch import Drop, Endpoint
 from flanneld.wire.icmp import IcmpError, IcmpMessage
 from flanneld.wire.ipv4 import Ipv4Packet, decode_ipv4
 
@@ -114,24 +113,3 @@ def test_a_datagram_is_exactly_one_valid_packet(datagram: bytes, sound: bool) ->
 def test_a_datagram_is_sound_only_if_it_decodes(data: bytes) -> None:
     if is_sound(memoryview(data)):
         assert decode_ipv4(data).ttl > 0
-
-
-def test_pieces_reassemble_in_scapy_too() -> None:
-    packet = replace(PACKET, payload=bytes(range(256)) * 5)
-    cut = [IP(piece) for piece in pieces(memoryview(packet.encode()), 576)]
-    assert [(int(piece.frag) * 8, str(piece.flags)) for piece in cut] == [(0, "MF"), (552, "MF"), (1104, "")]
-    assert b"".join(bytes(piece.payload) for piece in cut) == packet.payload
-
-
-def test_there_are_no_pieces_of_what_must_not_be_cut() -> None:
-    assert pieces(memoryview(replace(PACKET, dont_fragment=True).encode()), 26) == []
-
-
-def test_what_fits_after_all_is_one_piece() -> None:
-    for packet in (PACKET, replace(PACKET, dont_fragment=True)):
-        assert pieces(memoryview(packet.encode()), 1500) == [packet.encode()]
-
-
-def test_a_malformed_packet_is_not_cut() -> None:
-    with pytest.raises(WireError):
-        pieces(memoryview(b"\x45" + bytes(99)), 68)

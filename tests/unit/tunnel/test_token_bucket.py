@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flanneld.backends.udp.token_bucket import TokenBucket
+from flanneld.tunnel.token_bucket import TokenBucket
 
 
 def test_a_burst_is_allowed_at_once_and_no_more() -> None:

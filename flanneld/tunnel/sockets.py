@@ -1,30 +1,42 @@
-"""The udp backend's sockets: to the underlay, for ICMP errors, and to ask for a path's MTU; must not know packets."""
+"""The engine's sockets: to the underlay, for ICMP errors, and to ask for a path's MTU; must not know packets."""
 
 from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from flanneld.backend import BackendError
-from flanneld.backends.udp.forward import Endpoint
+from flanneld.tunnel.switch import Endpoint
 
 _BUFFER_SIZE = 8 << 20
 """Bytes; with the kernel's default, bursts that come while Python is scheduled out are lost."""
 
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h; over net.core.[rw]mem_max, for CAP_NET_ADMIN
-_IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14  # linux/in.h
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT, _IP_PMTUDISC_DO, _IP_MTU = 10, 0, 2, 14  # linux/in.h
+SOL_UDP, UDP_SEGMENT, _UDP_GRO = 17, 103, 104  # linux/udp.h; since 4.18 and 5.0
 
 
-def open_underlay(address: IPv4Address, port: int) -> socket.socket:
+@dataclass(frozen=True, slots=True)
+class Offloads:
+    """What the kernel does for the underlay socket."""
+
+    segmentation: bool
+    """Cuts what is sent at once into datagrams."""
+    merging: bool
+    """Hands over datagrams of one length and sender at once."""
+
+
+def open_underlay(address: IPv4Address, port: int, *, fragments: bool = False) -> socket.socket:
     """Open the non-blocking socket that carries datagrams to and from peers.
 
     It is not connected and asks for no error queue (IP_RECVERR), so a peer that answers with ICMP errors disturbs no other peer.
-    What it sends is never fragmented: EMSGSIZE says that the kernel knows a path MTU too small for it.
+    Unless `fragments`, what it sends is never fragmented: EMSGSIZE says that the kernel knows a path MTU too small for it.
     """
     underlay = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        _set_up(underlay)
+        _set_up(underlay, fragments)
         underlay.bind((str(address), port))
     except OSError as error:
         underlay.close()
@@ -32,7 +44,7 @@ def open_underlay(address: IPv4Address, port: int) -> socket.socket:
     return underlay
 
 
-def recover_underlay(fd: int, address: IPv4Address, port: int) -> socket.socket | None:
+def recover_underlay(fd: int, address: IPv4Address, port: int, *, fragments: bool = False) -> socket.socket | None:
     """The socket that another process, maybe another version, opened for this address and port, set up as ours are.
 
     None when it is no such socket; then `fd` is closed.
@@ -45,7 +57,7 @@ def recover_underlay(fd: int, address: IPv4Address, port: int) -> socket.socket 
     try:
         if underlay.family == socket.AF_INET and underlay.getsockname() == (str(address), port):
             underlay.setblocking(False)
-            _set_up(underlay)
+            _set_up(underlay, fragments)
             return underlay
     except OSError:
         pass  # as unfit as one of another port
@@ -53,10 +65,23 @@ def recover_underlay(fd: int, address: IPv4Address, port: int) -> socket.socket 
     return None
 
 
-def _set_up(underlay: socket.socket) -> None:
-    underlay.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+def _set_up(underlay: socket.socket, fragments: bool) -> None:
+    underlay.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT if fragments else _IP_PMTUDISC_DO)
     underlay.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_SIZE)
     underlay.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
+
+
+def offload(underlay: socket.socket) -> Offloads:
+    """Ask the kernel for all that it can do."""
+    return Offloads(_accepts(underlay, UDP_SEGMENT, 0), _accepts(underlay, _UDP_GRO, 1))
+
+
+def _accepts(underlay: socket.socket, option: int, value: int) -> bool:
+    try:
+        underlay.setsockopt(SOL_UDP, option, value)
+    except OSError:
+        return False
+    return True
 
 
 def open_icmp() -> socket.socket:
