@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
@@ -122,6 +122,16 @@ def read_bool(config: Mapping[str, object], key: str, default: bool) -> bool:
     """True or false from the `Backend` object; raises ConfigError."""
     value = _read(config, key, bool, path="Backend.")
     return default if value is None else value
+
+
+def read_choice(config: Mapping[str, object], key: str, choices: Sequence[str]) -> str:
+    """Read a word, the first of the choices where there is none; raises ConfigError for any other."""
+    value = _read(config, key, str, "Backend.")
+    if value is None:
+        return choices[0]
+    if value.lower() not in choices:
+        raise ConfigError(f"Backend.{key}", f"{value!r}, expected one of {', '.join(choices)}")
+    return value.lower()
 
 
 def _parse_json(text: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import secrets
 import socket
 import struct
@@ -22,7 +23,7 @@ from typing import ParamSpec, TypeVar
 
 from flanneld.backend import Refusal, Uplink
 from flanneld.backends.udp.backend import UdpBackend, UdpNetwork
-from flanneld.config import parse_network
+from flanneld.config import NetworkConfig, parse_network
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.links import link
@@ -33,7 +34,13 @@ from peers_of import apply
 P = ParamSpec("P")
 T = TypeVar("T")
 
-NETWORK = parse_network('{"Network": "10.5.0.0/16", "Backend": {"Type": "udp"}}')
+
+def network(**backend: object) -> NetworkConfig:
+    """The pod network, with more in its `Backend`."""
+    return parse_network(json.dumps({"Network": "10.5.0.0/16", "Backend": {"Type": "udp", **backend}}))
+
+
+NETWORK = network()
 UPLINKS = {1: "192.0.2.1", 2: "198.51.100.1"}
 LEASES = {host: Lease((ip_network(f"10.5.{host}.0/24"),), LeaseAttrs((ip_address(uplink),))) for host, uplink in UPLINKS.items()}
 ETH_P_ALL = 3
@@ -81,8 +88,9 @@ class Namespaces:
 class Host:
     """A daemon's part in a namespace: the backend attached and its data plane running, in a thread with its own event loop."""
 
-    def __init__(self, namespace: str, number: int) -> None:
+    def __init__(self, namespace: str, number: int, network: NetworkConfig) -> None:
         self._namespace = namespace
+        self._network = network
         self._number = number
         self._ready = threading.Event()
         self.network: UdpNetwork
@@ -121,7 +129,8 @@ class Host:
         assert task is not None
         self._task = task
         with Netlink() as netlink:
-            async with UdpBackend().attach(uplink(netlink, self._number), NETWORK, LinuxKernel(netlink)) as network:
+            backend = UdpBackend.parse(self._network.backend)
+            async with backend.attach(uplink(netlink, self._number), self._network, LinuxKernel(netlink)) as network:
                 assert isinstance(network, UdpNetwork)
                 self.network = network
                 await network.adopt(LEASES[self._number])
@@ -143,9 +152,9 @@ def uplink(netlink: Netlink, number: int) -> Uplink:
 class World(Namespaces):
     """The picture above, running."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: NetworkConfig = NETWORK) -> None:
         super().__init__()
-        self.hosts = {number: Host(self.path(f"host{number}"), number) for number in UPLINKS}
+        self.hosts = {number: Host(self.path(f"host{number}"), number, network) for number in UPLINKS}
 
     @contextmanager
     def up(self) -> Iterator[None]:

@@ -30,16 +30,17 @@ class Plane:
 
     def __init__(self, underlay: socket.socket, tun: TunDevice, switch: Switch, offloads: Offloads) -> None:
         self.tun = tun
-        self.counters = Counters()
+        self._counters = Counters()
+        self._switch = switch
         self.offloads = offloads
         self._underlay = underlay
-        self._sender = Sender(underlay, switch, self.counters, segmentation=offloads.segmentation)
-        self._receiver = Receiver(underlay, switch, self.counters, merge_udp=tun.takes_udp)
+        self._sender = Sender(underlay, switch, self._counters, segmentation=offloads.segmentation)
+        self._receiver = Receiver(underlay, switch, self._counters, merge_udp=tun.takes_udp)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._trouble = asyncio.Event()
-        self._lost = False
+        self._lost = self._stopping = False
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -48,6 +49,11 @@ class Plane:
     def __exit__(self, *_: object) -> None:
         self.tun.close()
         os.close(self._wake)
+
+    @property
+    def counters(self) -> Counters:
+        """What it did since it was made."""
+        return self._counters
 
     @property
     def tun_lost(self) -> bool:
@@ -86,16 +92,20 @@ class Plane:
         if self._loop is not None:
             self._start()
 
+    def refresh(self) -> None:
+        """The switch has other peers now."""
+        os.eventfd_write(self._wake, 1)
+
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="data plane", daemon=True)
         self._thread.start()
 
     def _stop(self) -> None:
         if self._thread is not None:
+            self._stopping = True
             os.eventfd_write(self._wake, 1)
             self._thread.join()
-            os.eventfd_read(self._wake)
-            self._thread = None
+            self._thread, self._stopping = None, False
 
     def _run(self) -> None:
         try:
@@ -107,11 +117,11 @@ class Plane:
 
     def _carry(self) -> None:
         """Until the TUN is lost or `_stop` wakes us."""
-        tun, underlay = self.tun.fd, self._underlay.fileno()
+        tun, underlay, wake = self.tun.fd, self._underlay.fileno(), self._wake
         poller = select.poll()
-        for descriptor in (self._wake, tun, underlay):
+        for descriptor in (wake, tun, underlay):
             poller.register(descriptor, select.POLLIN)
-        while True:
+        while not self._stopping:
             for descriptor, _ in poller.poll():
                 if descriptor == underlay:
                     self._receiver.drain(tun)
@@ -122,4 +132,4 @@ class Plane:
                         self._lost = True
                         return
                 else:
-                    return
+                    os.eventfd_read(wake)

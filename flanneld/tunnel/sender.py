@@ -131,13 +131,17 @@ class Sender:
         except BlockingIOError:
             self._counters.dropped[Drop.BUFFER_FULL] += count
         except OSError as error:
-            if error.errno in {errno.EMSGSIZE, errno.EINVAL}:
-                self._fit(packets, size, count, peer)
-            elif count > 1:
-                self._said.warning("segmentation", "packets are sent one by one", why=error)
-                self._one_by_one(packets, size, peer)
-            else:
-                self._drop(Drop.SEND_FAILED, packets[self._front :])
+            self.refused(error, packets, size, count, peer)
+
+    def refused(self, error: OSError, packets: memoryview, size: int, count: int, peer: Endpoint) -> None:
+        """See to packets that the socket has not taken."""
+        if error.errno in {errno.EMSGSIZE, errno.EINVAL}:
+            self._fit(packets, size, count, peer)
+        elif count > 1:
+            self._said.warning("segmentation", "packets are sent one by one", why=error)
+            self._one_by_one(packets, size, peer)
+        else:
+            self._drop(Drop.SEND_FAILED, packets[self._front :])
 
     def _said_size(self, size: int) -> list[tuple[int, int, bytes]]:
         found = self._ancillary.get(size)

@@ -6,6 +6,7 @@ A datagram is a constant prefix and one frame: nothing and an IP packet for udp,
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -57,6 +58,8 @@ class Switch(Protocol):
     """Before the frame in every datagram."""
     link_size: int
     """Bytes before the IP header in every frame."""
+    strict: bool
+    """A peer may send from its own pods alone."""
     fragments: bool
     """Packets that do not fit the path are ours to cut or to refuse; else the kernel cuts the datagrams."""
 
@@ -65,6 +68,9 @@ class Switch(Protocol):
 
     def admit(self, datagram: memoryview, sender: Endpoint) -> Drop | None:
         """None if what a peer sent, prefix included, may go to the TUN; of a super-packet it is the first segment."""
+
+    def table(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
+        """Who is reached where: netmasks, the longest first, each with its prefixes; or MAC addresses, under no mask."""
 
     def complain(self, why: Drop, frame: memoryview, next_hop_mtu: int, counters: Counters) -> None:
         """Tell the sender of a frame from the TUN about its end, where that is due."""

@@ -31,16 +31,16 @@ from flanneld.wire.icmp import IcmpMessage, decode_icmp
 from flanneld.wire.ipv4 import Ipv4Packet, decode_ipv4
 from flanneld.wire.udp import PROTOCOL as UDP
 from flanneld.wire.udp import decode_udp
-from udp_world import LEASES, NETWORK, UPLINKS, World, drained, uplink
+from udp_world import LEASES, NETWORK, UPLINKS, World, drained, network, uplink
 
 POD1, POD2 = IPv4Address("10.5.1.2"), IPv4Address("10.5.2.2")
 TUN1, TUN2 = IPv4Address("10.5.1.0"), IPv4Address("10.5.2.0")
 ECHO = Ipv4Packet(POD1, POD2, 1, IcmpMessage(8, 0, word=0x1234_0001, payload=b"hello").encode(), identification=77)
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
-    made = World()
+@pytest.fixture(params=["tun", "native"])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = World(network(DataPath=request.param))
     with made.up():
         yield made
 
@@ -241,8 +241,8 @@ def test_garbage_on_the_port_is_dropped_and_counted(world: World) -> None:
                 thrower.sendto(datagram, (UPLINKS[1], 8285))
 
     world.run("router", throw)
-    dropped = world.hosts[1].network.plane.counters.dropped
-    eventually(lambda: dropped[Drop.MALFORMED] == len(garbage))
+    plane = world.hosts[1].network.plane
+    eventually(lambda: plane.counters.dropped[Drop.MALFORMED] == len(garbage))
     ping(world, "pod1", str(POD2))
 
 

@@ -18,15 +18,17 @@ from typing import ClassVar, Self
 from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
 from flanneld.backends.udp.forward import Router
 from flanneld.backends.udp.routes import PrefixTable
-from flanneld.config import ConfigError, NetworkConfig, read_bool, read_int
+from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
 from flanneld.kernel import Kernel, KernelError, Owner, Route
 from flanneld.lease import Lease, LeaseAttrs
+from flanneld.linux.carry import CarryError, built
 from flanneld.linux.links import adjust_link, disable_autoconf, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.safe import Safe, open_safe
 from flanneld.linux.tun import TunDevice, open_tun, recover_tun
 from flanneld.log import Log
 from flanneld.retry import Backoff, retry
+from flanneld.tunnel.native import NativePlane
 from flanneld.tunnel.plane import Plane
 from flanneld.tunnel.sockets import offload, open_icmp, open_underlay, recover_underlay
 from flanneld.tunnel.switch import OUTER_SIZE, Endpoint
@@ -35,6 +37,9 @@ DEFAULT_PORT = 8285
 DEVICE = "flannel%d"
 """The first free number, as flannel asks for: flannel0 unless another daemon is there."""
 
+TUN, NATIVE, AUTO = "tun", "native", "auto"
+DATA_PATHS = (TUN, NATIVE, AUTO)
+"""In Python; the same with its loop in C; the best that works on this host."""
 SAFE_TUN, SAFE_UNDERLAY = "tun", "underlay"
 QUEUE_S = 1.0
 """Longer than packets wait in the TUN's queue, on a busy machine too."""
@@ -59,17 +64,23 @@ def plan(peers: Collection[Lease], port: int) -> tuple[dict[IPv4Network, Endpoin
 class UdpBackend:
     """The method as configured."""
 
-    KEYS: ClassVar[frozenset[str]] = frozenset({"port", "checksource"})
+    KEYS: ClassVar[frozenset[str]] = frozenset({"port", "checksource", "datapath"})
 
     port: int = DEFAULT_PORT
     """Ours, and every peer's: leases do not say."""
     check_source: bool = True
     """A peer's packets must come from its own subnet; flannel takes any."""
+    data_path: str = TUN
+    """What carries packets: one of DATA_PATHS."""
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
-        """Read `Backend`: `Port`, and `CheckSource`, which flannel has not."""
-        return cls(read_int(config, "Port", DEFAULT_PORT, 1, 65535), read_bool(config, "CheckSource", True))
+        """Read `Backend`: `Port`; and, which flannel has not, `CheckSource` and `DataPath`."""
+        return cls(
+            port=read_int(config, "Port", DEFAULT_PORT, 1, 65535),
+            check_source=read_bool(config, "CheckSource", default=True),
+            data_path=read_choice(config, "DataPath", DATA_PATHS),
+        )
 
     def devices(self, network: NetworkConfig) -> tuple[str, ...]:
         """None by name: the TUN takes the first number that is free."""
@@ -95,7 +106,10 @@ class UdpBackend:
             underlay = stack.enter_context(underlay_from(safe, address.ip, self.port))
             router = Router(stack.enter_context(open_icmp()), strict=self.check_source)
             netlink = stack.enter_context(Netlink())
-            plane = stack.enter_context(Plane(underlay, _tun_from(safe, netlink), router, offload(underlay)))
+            kind, why = chosen_plane(self.data_path)
+            plane = stack.enter_context(kind(underlay, _tun_from(safe, netlink), router, offload(underlay)))
+            path = NATIVE if kind is NativePlane else TUN
+            log.info("data path", path=path, device=plane.tun.name, **plane.facts(), **({"why": why} if why else {}))
             device = Device(plane, router, netlink, kernel, pool.network, uplink.mtu - OUTER_SIZE, safe)
             yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device)
 
@@ -135,7 +149,7 @@ class UdpNetwork:
         It may be reached by another method from now on, to which the kernel leads what comes after.
         """
         reachable, refused = plan(peers, self._port)
-        self.router.peers = PrefixTable({**self._reachable, **reachable})
+        self._look_up(PrefixTable({**self._reachable, **reachable}))
         if self._reachable.keys() - reachable.keys():
             asyncio.get_running_loop().call_later(QUEUE_S, self._narrow)
         self._reachable = reachable
@@ -144,19 +158,16 @@ class UdpNetwork:
         return Wanted({refusal.lease: refusal for refusal in refused}, (self._device.route,))
 
     def _narrow(self) -> None:
-        self.router.peers = PrefixTable(self._reachable)
+        self._look_up(PrefixTable(self._reachable))
+
+    def _look_up(self, peers: PrefixTable[Endpoint]) -> None:
+        self.router.peers = peers
+        self.plane.refresh()
 
     async def run(self) -> None:
         """Carry packets until cancelled; a TUN that somebody deletes is made again."""
         await self._reached.wait()
         plane = self.plane
-        facts = {
-            "gso": plane.offloads.segmentation,
-            "gro": plane.offloads.merging,
-            "tso": plane.tun.takes_tcp,
-            "uso": plane.tun.takes_udp,
-        }
-        log.info("data path", path="tun", device=plane.tun.name, **facts)
         with plane.running():
             while True:
                 await plane.until_tun_lost()
@@ -216,6 +227,19 @@ class Device:
         """The route, at once after the device was lost; else it is the mesh's to program. Raises KernelError."""
         for refused in self.kernel.add((self.route,)):
             raise refused
+
+
+def chosen_plane(data_path: str) -> tuple[type[Plane], str]:
+    """What is to carry packets, and what speaks against better. Raises BackendError when it is asked for and cannot be."""
+    if data_path == TUN:
+        return Plane, ""
+    try:
+        built()
+    except CarryError as error:
+        if data_path == NATIVE:
+            raise BackendError(f"udp: {error}") from error
+        return Plane, str(error)
+    return NativePlane, ""
 
 
 def underlay_from(safe: Safe | None, address: IPv4Address, port: int) -> socket.socket:

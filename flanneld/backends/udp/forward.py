@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 
 from flanneld.backends.udp.routes import PrefixTable
@@ -40,7 +41,7 @@ class Router:
         self.address: IPv4Address | None = None
         """Ours in the overlay, the source of ICMP errors; None: no lease yet, and no errors."""
         self._icmp = icmp
-        self._strict = strict
+        self.strict = strict
         self._errors = TokenBucket(_ERRORS_PER_SECOND, _ERRORS_AT_ONCE)
 
     def route(self, frame: memoryview) -> Endpoint | Drop:
@@ -49,11 +50,14 @@ class Router:
     def admit(self, datagram: memoryview, sender: Endpoint) -> Drop | None:
         if not is_sound(datagram):
             return Drop.MALFORMED
-        if self._strict:
+        if self.strict:
             owner = self.peers.lookup(int.from_bytes(datagram[12:16], "big"))
             if owner is None or owner[0] != sender[0]:
                 return Drop.SPOOFED
         return None
+
+    def table(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
+        return self.peers.levels
 
     def complain(self, why: Drop, frame: memoryview, next_hop_mtu: int, counters: Counters) -> None:
         error = error_for(why, frame)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Generic, TypeVar
 
@@ -18,6 +18,11 @@ class PrefixTable(Generic[V]):
             by_mask.setdefault(int(prefix.netmask), {})[int(prefix.network_address)] = value
         self._levels = sorted(by_mask.items(), reverse=True)
         """Mask and the prefixes of that length by their number, longest first: as a rule one level, subnets being of one size."""
+
+    @property
+    def levels(self) -> Sequence[tuple[int, Mapping[int, V]]]:
+        """Netmask and the prefixes of that length, longest first."""
+        return self._levels
 
     def lookup(self, address: int) -> V | None:
         """The value of the longest prefix that holds the address, or None."""

@@ -14,6 +14,7 @@ import pytest
 from flanneld.backends.udp.forward import Router
 from flanneld.backends.udp.routes import PrefixTable
 from flanneld.linux.tun import TunDevice
+from flanneld.tunnel.native import NativePlane
 from flanneld.tunnel.plane import Plane
 from flanneld.tunnel.sockets import offload
 from flanneld.tunnel.switch import Drop, Endpoint
@@ -36,7 +37,7 @@ class SentErrors(list[bytes]):
 class Rig:
     """One data plane between the kernel's end of a TUN and a peer."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[Plane]) -> None:
         tun, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.underlay, self.peer = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         for opened in (tun, self.kernel, self.underlay, self.peer):
@@ -45,7 +46,7 @@ class Rig:
         self.peer.bind(("127.0.0.1", 0))
         self.errors = SentErrors()
         self.router = Router(cast("socket.socket", self.errors))
-        self.plane = Plane(self.underlay, TunDevice(tun.detach(), "tun", 1), self.router, offload(self.underlay))
+        self.plane = kind(self.underlay, TunDevice(tun.detach(), "tun", 1), self.router, offload(self.underlay))
         self.router.peers = PrefixTable({IPv4Network("10.5.2.0/24"): self.peer.getsockname()})
         self.router.address = IPv4Address("10.5.1.0")
 
@@ -54,9 +55,9 @@ class Rig:
 
     async def handled(self, packets: int) -> None:
         """Wait until this many packets have been sent, delivered or dropped."""
-        counters = self.plane.counters
         async with asyncio.timeout(10):
             while True:
+                counters = self.plane.counters
                 if counters.sent + counters.received + counters.dropped.total() >= packets:
                     return
                 await asyncio.sleep(0.001)
@@ -69,9 +70,9 @@ class Rig:
             pass
 
 
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    made = Rig()
+@pytest.fixture(params=[Plane, NativePlane])
+def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
+    made = Rig(request.param)
     yield made
     made.close()
 
