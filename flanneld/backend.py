@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 from flanneld import FlanneldError
 from flanneld.config import ConfigError, NetworkConfig
@@ -121,6 +121,14 @@ class Network(Protocol):
 
     def remove(self) -> None:
         """Take our devices away for good: nobody speaks this method here any more. May be repeated."""
+
+
+@runtime_checkable
+class SourceChecking(Protocol):
+    """A network that takes packets only from whom it knows."""
+
+    def hear(self, peers: Collection[Lease]) -> None:
+        """Take them from all of these, by whatever method they are reached: they may not know yet by which we are."""
 
 
 class Backend(Protocol):

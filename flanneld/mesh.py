@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from flanneld import FlanneldError
-from flanneld.backend import Backend, Network, Programmed, Refusal, Uplink, Wanted, load_backend, program
+from flanneld.backend import Backend, Network, Programmed, Refusal, SourceChecking, Uplink, Wanted, load_backend, program
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Entry, Kernel, Owner
 from flanneld.lease import Lease
@@ -154,6 +154,8 @@ class Mesh:
         for live, spoken_by in zip(list(self._live), by_method.values(), strict=True):
             if spoken_by:
                 live.spoken_at = self.now()
+            if isinstance(live.attached, SourceChecking):
+                live.attached.hear(peers)
             wants.append(await self._wanted(live, spoken_by))
         owner = self.owner
         done = program(self.kernel, owner, wants, known[1] if known and known[0] == owner else None)

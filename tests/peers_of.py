@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import ip_address, ip_interface, ip_network
 
-from flanneld.backend import Network, Refusal, Uplink, program
+from flanneld.backend import Network, Refusal, SourceChecking, Uplink, program
 from flanneld.config import NetworkConfig, parse_network
 from flanneld.kernel import Kernel
 from flanneld.lease import Family, Lease, LeaseAttrs
@@ -39,4 +39,6 @@ def vtep_mac(n: int) -> str:
 
 async def apply(attached: Network, kernel: Kernel, peers: Collection[Lease]) -> tuple[Refusal, ...]:
     """What the mesh does for one method alone: bring the kernel to these peers; returns the refusals."""
+    if isinstance(attached, SourceChecking):
+        attached.hear(peers)
     return program(kernel, attached.owner, [await attached.reach(peers)]).refused

@@ -17,10 +17,11 @@ from ipaddress import ip_interface
 from typing import ClassVar, NewType, Self
 
 from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, Wanted, on_link
-from flanneld.config import ConfigError, NetworkConfig, read_bool, read_int
+from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
 from flanneld.kernel import Entry, FdbEntry, Kernel, Neighbour, Owner, Route, VxlanLink
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
 from flanneld.log import Log
+from flanneld.tunnel import AUTO, NATIVE, PYTHON
 
 log = Log(__name__)
 
@@ -32,6 +33,7 @@ OVERHEAD: Mapping[Family, int] = {4: 50, 6: 70}
 LEAST_MTU: Mapping[Family, int] = {4: 68, 6: 1280}
 """Bytes that a link must carry (RFC 791 §3.2, RFC 8200 §5); with less Linux refuses the device, or takes IPv6 off it."""
 DEVICE_NAME: Mapping[Family, str] = {4: "flannel.{vni}", 6: "flannel-v6.{vni}"}
+KERNEL, USERSPACE = "kernel", "userspace"
 LONGEST_NAME = 15
 """IFNAMSIZ of linux/if.h, less its NUL."""
 
@@ -112,7 +114,7 @@ def plan(peer: Lease, vni: Vni, devices: Mapping[Family, int], uplink: int, dire
 class VxlanBackend:
     """flannel's vxlan settings."""
 
-    KEYS: ClassVar[frozenset[str]] = frozenset({"vni", "port", "mtu", "gbp", "learning", "directrouting"})
+    KEYS: ClassVar[frozenset[str]] = frozenset({"vni", "port", "mtu", "gbp", "learning", "directrouting", "mode", "datapath"})
 
     vni: Vni
     port: int
@@ -121,10 +123,14 @@ class VxlanBackend:
     gbp: bool
     learning: bool
     direct_routing: bool
+    mode: str = KERNEL
+    """Who encapsulates: the kernel's device, or we (`vxlan_user`)."""
+    data_path: str = AUTO
+    """Then, what carries frames: see `tunnel.choice`."""
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
-        """Read flannel's keys: VNI, Port, MTU, GBP, Learning, DirectRouting."""
+        """Read flannel's keys: VNI, Port, MTU, GBP, Learning, DirectRouting; and, which flannel has not, Mode and DataPath."""
         return cls(
             vni=Vni(read_int(config, "VNI", 1, 1, (1 << 24) - 1)),
             port=read_int(config, "Port", 0, 0, 65535) or DEFAULT_PORT,
@@ -132,6 +138,8 @@ class VxlanBackend:
             gbp=read_bool(config, "GBP", default=False),
             learning=read_bool(config, "Learning", default=False),
             direct_routing=read_bool(config, "DirectRouting", default=False),
+            mode=read_choice(config, "Mode", (KERNEL, USERSPACE)),
+            data_path=read_choice(config, "DataPath", (AUTO, PYTHON, NATIVE)),
         )
 
     def devices(self, network: NetworkConfig) -> tuple[str, ...]:
@@ -142,6 +150,17 @@ class VxlanBackend:
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Make the devices, so that our lease can publish their MACs; they stay, unless no lease was ever got for them."""
         wanted = {pool.family: self._device(uplink, kernel, pool.family) for pool in network.pools}
+        if self.mode == USERSPACE:
+            from flanneld.backends.vxlan_user import user_attached  # and numpy, which is as large as all the rest
+
+            planner = Planner(self, uplink, kernel, wanted)
+            async with user_attached(planner, tuple(wanted.values()), uplink, network, kernel, self.data_path) as in_user_space:
+                yield in_user_space
+            return
+        if any(present.kind == "tun" for present in map(kernel.link, self.devices(network)) if present is not None):
+            from flanneld.backends.vxlan_user import forget_kept
+
+            forget_kept()
         fresh = [link.name for link in wanted.values() if kernel.link(link.name) is None]
         attached = VxlanNetwork(self, uplink, network, kernel, wanted)
         try:
@@ -175,14 +194,42 @@ class VxlanBackend:
         return underlay - OVERHEAD[family]
 
 
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What is the same whoever encapsulates."""
+
+    backend: VxlanBackend
+    uplink: Uplink
+    kernel: Kernel
+    wanted: Mapping[Family, VxlanLink]
+
+    def attrs(self) -> LeaseAttrs:
+        """Our public IPs and the VTEP of each family."""
+        data = tuple((family, Vtep(self.backend.vni, link.mac).render()) for family, link in self.wanted.items())
+        return LeaseAttrs(self.uplink.public_ips, BACKEND_TYPE, data)
+
+    def speaks(self, peer: Lease) -> bool:
+        """Its lease names the method, and no VNI but ours."""
+        if peer.attrs.backend_type != BACKEND_TYPE:
+            return False
+        spoken = {vni_of(data) for _, data in peer.attrs.backend_data} - {None}
+        return not spoken or spoken == {self.backend.vni}
+
+    def plan(self, peer: Lease, devices: Mapping[Family, int]) -> Plan:
+        """What one peer needs, on these devices."""
+        return plan(peer, self.backend.vni, devices, self.uplink.index, self._direct)
+
+    def _direct(self, address: IPAddress) -> bool:
+        return self.backend.direct_routing and on_link(self.uplink, self.kernel, address)
+
+
 class VxlanNetwork:
     """Our devices and all peers' entries."""
 
     def __init__(
         self, backend: VxlanBackend, uplink: Uplink, network: NetworkConfig, kernel: Kernel, wanted: dict[Family, VxlanLink]
     ) -> None:
-        self._backend = backend
-        self._uplink = uplink
+        self._planner = Planner(backend, uplink, kernel, wanted)
         self._pod_networks = tuple(pool.network for pool in network.pools)
         self._kernel = kernel
         self._wanted = wanted
@@ -191,9 +238,7 @@ class VxlanNetwork:
 
     @property
     def attrs(self) -> LeaseAttrs:
-        """Our public IPs and the VTEP of each family."""
-        data = tuple((family, Vtep(self._backend.vni, link.mac).render()) for family, link in self._wanted.items())
-        return LeaseAttrs(self._uplink.public_ips, BACKEND_TYPE, data)
+        return self._planner.attrs()
 
     @property
     def mtu(self) -> int:
@@ -215,17 +260,12 @@ class VxlanNetwork:
         self.adopted = True
 
     def speaks(self, peer: Lease) -> bool:
-        """Its lease names the method, and no VNI but ours."""
-        if peer.attrs.backend_type != BACKEND_TYPE:
-            return False
-        spoken = {vni_of(data) for _, data in peer.attrs.backend_data} - {None}
-        return not spoken or spoken == {self._backend.vni}
+        return self._planner.speaks(peer)
 
     async def reach(self, peers: Collection[Lease]) -> Wanted:
         """Bring the devices back if need be, and lead every peer's subnets to its VTEP."""
         self.ensure_devices()
-        direct = self._direct
-        return Wanted({peer: plan(peer, self._backend.vni, self._devices, self._uplink.index, direct) for peer in peers})
+        return Wanted({peer: self._planner.plan(peer, self._devices) for peer in peers})
 
     async def run(self) -> None:
         """Nothing: the kernel forwards."""
@@ -234,9 +274,6 @@ class VxlanNetwork:
         """Remove the devices, and all that is on them."""
         for link in self._wanted.values():
             self._kernel.remove_link(link.name)
-
-    def _direct(self, address: IPAddress) -> bool:
-        return self._backend.direct_routing and on_link(self._uplink, self._kernel, address)
 
     def ensure_devices(self) -> None:
         """Bring each family's device to what it should be; raises KernelError."""

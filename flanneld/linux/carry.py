@@ -112,10 +112,10 @@ def _library() -> ctypes.CDLL:
     except OSError as error:
         raise CarryError(f"{built()} cannot be loaded: {error}") from error
     number, whole, pointer = ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
-    found.carry_new.argtypes = [number, number, number, whole, whole, ctypes.c_char_p, number, number]
+    found.carry_new.argtypes = [number, number, number, whole, whole, ctypes.c_char_p, number, number, whole]
     found.carry_new.restype = pointer
     found.carry_free.argtypes = [pointer]
-    found.carry_peers.argtypes = [pointer, pointer, whole, pointer, pointer, whole]
+    found.carry_peers.argtypes = [pointer, number, pointer, whole, pointer, pointer, whole]
     found.carry_counters.argtypes = [pointer, pointer]
     found.carry_run.argtypes = [pointer, pointer]
     return found
@@ -124,10 +124,21 @@ def _library() -> ctypes.CDLL:
 class Carry:
     """One loop. All but `counters` is for one thread, the one that runs it."""
 
-    def __init__(self, tun: int, underlay: int, wake: int, *, prefix: bytes, link_size: int, strict: bool, merge_udp: bool) -> None:
+    def __init__(
+        self,
+        tun: int,
+        underlay: int,
+        wake: int,
+        *,
+        prefix: bytes,
+        link_size: int,
+        strict: bool,
+        merge_udp: bool,
+        mtu: int,
+    ) -> None:
         """Descriptors: the TUN, the underlay's socket, and an eventfd that brings `run` back. Raises CarryError."""
         self._library = _library()
-        self._loop = self._library.carry_new(tun, underlay, wake, len(prefix), link_size, prefix, strict, merge_udp)
+        self._loop = self._library.carry_new(tun, underlay, wake, len(prefix), link_size, prefix, strict, merge_udp, mtu)
         if not self._loop:
             raise CarryError("no memory for the data plane's loop")
         self._report = _Report()
@@ -137,20 +148,24 @@ class Carry:
         """Free it; nothing may be called any more."""
         self._library.carry_free(self._loop)
 
-    def set_peers(self, levels: Sequence[Level]) -> None:
-        """From now on these are the peers; raises CarryError when there is no memory for them."""
-        total = sum(len(peers) for _, peers in levels)
-        rows, keys, peers = (_Level * len(levels))(), (ctypes.c_uint64 * total)(), (_Endpoint * total)()
+    def set_peers(self, peers: Sequence[Level], owners: Sequence[Level]) -> None:
+        """From now on send to these, and take from those; raises CarryError when there is no memory for them."""
+        for which, levels in enumerate((peers, owners)):
+            self._set(which, levels)
+
+    def _set(self, which: int, levels: Sequence[Level]) -> None:
+        total = sum(len(found) for _, found in levels)
+        rows, keys, endpoints = (_Level * len(levels))(), (ctypes.c_uint64 * total)(), (_Endpoint * total)()
         at = 0
         for row, (mask, found) in zip(rows, levels, strict=True):
             row.mask, row.first, row.count = mask, at, len(found)
             for key in sorted(found):
                 ip, port = found[key]
                 keys[at] = key
-                peers[at].ip = int.from_bytes(socket.inet_aton(ip), "little" if _LITTLE else "big")
-                peers[at].port = socket.htons(port)
+                endpoints[at].ip = int.from_bytes(socket.inet_aton(ip), sys.byteorder)
+                endpoints[at].port = socket.htons(port)
                 at += 1
-        if not self._library.carry_peers(self._loop, rows, len(levels), keys, peers, total):
+        if not self._library.carry_peers(self._loop, which, rows, len(levels), keys, endpoints, total):
             raise CarryError(f"no memory for {total} peers")
 
     def run(self) -> Event:
@@ -161,13 +176,10 @@ class Carry:
         """What the event that `run` returned last is about."""
         found = self._report
         packets = memoryview((ctypes.c_ubyte * found.total).from_address(found.at)).cast("B")
-        ip = socket.inet_ntoa(int(found.peer.ip).to_bytes(4, "little" if _LITTLE else "big"))
+        ip = socket.inet_ntoa(int(found.peer.ip).to_bytes(4, sys.byteorder))
         return Report(packets, found.size, found.count, found.why, found.error, (ip, socket.ntohs(found.peer.port)))
 
     def counters(self) -> tuple[int, ...]:
         """Sent, received, then the dropped by reason, since it was made."""
         self._library.carry_counters(self._loop, self._counters)
         return tuple(self._counters)
-
-
-_LITTLE = sys.byteorder == "little"

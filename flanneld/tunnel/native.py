@@ -36,6 +36,7 @@ class NativePlane(Plane):
             link_size=switch.link_size,
             strict=switch.strict,
             merge_udp=self.tun.takes_udp,
+            mtu=self.mtu,
         )
         super()._start()
 
@@ -49,7 +50,7 @@ class NativePlane(Plane):
     def _carry(self) -> None:
         assert self._carried is not None  # noqa: S101  # `_start` has made it
         carried, switch = self._carried, self._switch
-        carried.set_peers(switch.table())
+        carried.set_peers(switch.table(), switch.owners())
         while not self._stopping:
             event = carried.run()
             if event is Event.TUN_LOST:
@@ -57,7 +58,7 @@ class NativePlane(Plane):
                 return
             if event is Event.WOKEN:
                 os.eventfd_read(self._wake)
-                carried.set_peers(switch.table())
+                carried.set_peers(switch.table(), switch.owners())
                 continue
             packets, size, count, why, error, peer = carried.report()
             if event is Event.COMPLAIN:

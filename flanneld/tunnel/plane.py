@@ -28,14 +28,16 @@ SWITCH_INTERVAL_S = 0.0005
 class Plane:
     """One TUN and one underlay socket. It owns the TUN, and closes it at the end of its context; the socket is its maker's."""
 
-    def __init__(self, underlay: socket.socket, tun: TunDevice, switch: Switch, offloads: Offloads) -> None:
+    def __init__(self, underlay: socket.socket, tun: TunDevice, switch: Switch, offloads: Offloads, mtu: int) -> None:
+        """`mtu`: of the TUN, in bytes."""
         self.tun = tun
         self._counters = Counters()
         self._switch = switch
         self.offloads = offloads
+        self.mtu = mtu
         self._underlay = underlay
         self._sender = Sender(underlay, switch, self._counters, segmentation=offloads.segmentation)
-        self._receiver = Receiver(underlay, switch, self._counters, merge_udp=tun.takes_udp)
+        self._receiver = Receiver(underlay, switch, self._counters, merge_udp=tun.takes_udp, mtu=mtu)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,9 +69,11 @@ class Plane:
 
     async def until_tun_lost(self) -> None:
         """Wait for that; raises what ended the thread, if anything did."""
-        await self._trouble.wait()
-        if self._failure is not None:
-            raise self._failure
+        while not self._lost:
+            if self._failure is not None:
+                raise self._failure
+            self._trouble.clear()
+            await self._trouble.wait()  # a thread that has ended since may have set it: hence the loop
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -88,7 +92,6 @@ class Plane:
         self._stop()
         self.tun.close()
         self.tun, self._lost = tun, False
-        self._trouble.clear()
         if self._loop is not None:
             self._start()
 

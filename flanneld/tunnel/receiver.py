@@ -8,7 +8,7 @@ import struct
 from typing import NamedTuple
 
 from flanneld.tunnel.switch import Counters, Drop, Endpoint, Switch
-from flanneld.wire.merge import ROOM, Merger, Run
+from flanneld.wire.merge import ROOM, Merger, Run, unfinished
 from flanneld.wire.vnet import NO_OFFLOAD
 
 BATCH = 32
@@ -29,9 +29,10 @@ class Reading(NamedTuple):
 class Receiver:
     """The other direction of a data plane."""
 
-    def __init__(self, underlay: socket.socket, switch: Switch, counters: Counters, *, merge_udp: bool) -> None:
+    def __init__(self, underlay: socket.socket, switch: Switch, counters: Counters, *, merge_udp: bool, mtu: int) -> None:
+        """`merge_udp`: the TUN takes super-packets of UDP. `mtu`: of the TUN, in bytes."""
         self._underlay, self._switch, self._counters = underlay, switch, counters
-        self._front = len(switch.prefix)
+        self._front, self._link, self._mtu = len(switch.prefix), switch.link_size, mtu
         room = bytearray(ROOM)
         self._datagrams = memoryview(room)
         self._merger = Merger(room, self._front + switch.link_size, self._front, merge_udp=merge_udp)
@@ -75,8 +76,13 @@ class Receiver:
         if why is not None:
             self._counters.dropped[why] += run.packets
             return
+        buffers = run.buffers
+        if not buffers:
+            frame = first[self._front :]
+            vnet = unfinished(frame, self._link, self._mtu)
+            buffers = (vnet.encode() if vnet else NO_OFFLOAD, frame)
         try:
-            os.writev(tun, run.buffers or (NO_OFFLOAD, first[self._front :]))
+            os.writev(tun, buffers)
             self._counters.received += run.packets
         except OSError:  # EAGAIN: full, EIO: down, EBADFD: deleted; the sender's transport repeats what matters
             self._counters.dropped[Drop.TUN_REFUSED] += run.packets

@@ -72,5 +72,8 @@ class Switch(Protocol):
     def table(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
         """Who is reached where: netmasks, the longest first, each with its prefixes; or MAC addresses, under no mask."""
 
+    def owners(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
+        """Who may send from where, likewise, if that is checked."""
+
     def complain(self, why: Drop, frame: memoryview, next_hop_mtu: int, counters: Counters) -> None:
         """Tell the sender of a frame from the TUN about its end, where that is due."""

@@ -156,6 +156,31 @@ class Merger:
         return vnet.encode(), header[link:], *contents, packets[last + payload : end]
 
 
+def unfinished(frame: memoryview, ip: int, mtu: int) -> VnetHeader | None:
+    """How to hand on a packet whose checksum is still the pseudo header's sum; None for any other.
+
+    Between namespaces and virtual machines of one host a kernel's tunnel may leave the checksum to be finished, and with it
+    segmentation: what is longer than `mtu`, the IP packets' largest size, has not crossed a wire. `ip`: where its header starts.
+    """
+    version, size = frame[ip] >> 4 if len(frame) >= ip + 20 else 0, len(frame) - ip
+    protocol, transport = (frame[ip + 9], ip + (frame[ip] & 0xF) * 4) if version == 4 else (0, ip + 40)
+    if version == 6 and size > 40:
+        protocol = frame[ip + 6]
+    if protocol not in CHECKSUM_AT or transport + (TCP_HEADER if protocol == TCP else UDP_HEADER) > len(frame):
+        return None
+    field = transport + CHECKSUM_AT[protocol]
+    stored = int.from_bytes(frame[field : field + 2], "little")
+    if not stored or stored % 0xFFFF != (pseudo_sum(frame, ip, protocol) + swapped(len(frame) - transport)) % 0xFFFF:
+        return None
+    if version == 4 and int.from_bytes(frame[ip + 6 : ip + 8], "big") & FRAGMENT:
+        return None
+    if size <= mtu:
+        return VnetHeader(NEEDS_CSUM, csum_start=transport, csum_offset=CHECKSUM_AT[protocol])
+    payload = transport + ((frame[transport + 12] >> 4) * 4 if protocol == TCP else UDP_HEADER)
+    kind = UDP_L4 if protocol == UDP else TCPV4 if version == 4 else TCPV6
+    return VnetHeader(NEEDS_CSUM, kind, payload, mtu - (payload - ip), transport, CHECKSUM_AT[protocol])
+
+
 class _Plan:
     """The views that compare packets of one layout."""
 

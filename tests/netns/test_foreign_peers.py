@@ -43,8 +43,9 @@ class Pair:
 
 
 @contextmanager
-def pair(backend: str) -> Iterator[Pair]:
-    with flanneld_world(2, {**NETWORK, "Backend": {"Type": backend}}) as world:
+def pair(backend: str, **more: object) -> Iterator[Pair]:
+    """`more`: of the backend's settings, for our host."""
+    with flanneld_world(2, {**NETWORK, "Backend": {"Type": backend, **more}}) as world:
         (pod,) = meshed(world, "h1")
         world.etcd.put(f"{PREFIX}/subnets/{FOREIGN_NET}-24", VALUES[backend])
         stranger = world.lab.host("h2")

@@ -8,11 +8,10 @@ daemon goes on. If none comes in time, they go.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 from typing import ClassVar, Self
 
 from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
@@ -21,26 +20,24 @@ from flanneld.backends.udp.routes import PrefixTable
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
 from flanneld.kernel import Kernel, KernelError, Owner, Route
 from flanneld.lease import Lease, LeaseAttrs
-from flanneld.linux.carry import CarryError, built
-from flanneld.linux.links import adjust_link, disable_autoconf, link, present_link, set_addresses
+from flanneld.linux.links import adjust_link, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
-from flanneld.linux.safe import Safe, open_safe
-from flanneld.linux.tun import TunDevice, open_tun, recover_tun
+from flanneld.linux.safe import open_safe
 from flanneld.log import Log
 from flanneld.retry import Backoff, retry
-from flanneld.tunnel.native import NativePlane
+from flanneld.tunnel import AUTO, NATIVE, PYTHON
+from flanneld.tunnel.choice import chosen_plane, said
+from flanneld.tunnel.kept import Kept
 from flanneld.tunnel.plane import Plane
-from flanneld.tunnel.sockets import offload, open_icmp, open_underlay, recover_underlay
+from flanneld.tunnel.sockets import offload, open_icmp
 from flanneld.tunnel.switch import OUTER_SIZE, Endpoint
 
 DEFAULT_PORT = 8285
 DEVICE = "flannel%d"
 """The first free number, as flannel asks for: flannel0 unless another daemon is there."""
 
-TUN, NATIVE, AUTO = "tun", "native", "auto"
-DATA_PATHS = (TUN, NATIVE, AUTO)
+DATA_PATHS = (PYTHON, NATIVE, AUTO)
 """In Python; the same with its loop in C; the best that works on this host."""
-SAFE_TUN, SAFE_UNDERLAY = "tun", "underlay"
 QUEUE_S = 1.0
 """Longer than packets wait in the TUN's queue, on a busy machine too."""
 
@@ -70,7 +67,7 @@ class UdpBackend:
     """Ours, and every peer's: leases do not say."""
     check_source: bool = True
     """A peer's packets must come from its own subnet; flannel takes any."""
-    data_path: str = TUN
+    data_path: str = PYTHON
     """What carries packets: one of DATA_PATHS."""
 
     @classmethod
@@ -103,14 +100,14 @@ class UdpBackend:
             safe = open_safe("udp")
             if safe is not None:
                 stack.callback(safe.close)
-            underlay = stack.enter_context(underlay_from(safe, address.ip, self.port))
+            kept = Kept(safe, DEVICE, tap=False, fragments=False)
+            underlay = stack.enter_context(kept.underlay(address.ip, self.port))
             router = Router(stack.enter_context(open_icmp()), strict=self.check_source)
             netlink = stack.enter_context(Netlink())
-            kind, why = chosen_plane(self.data_path)
-            plane = stack.enter_context(kind(underlay, _tun_from(safe, netlink), router, offload(underlay)))
-            path = NATIVE if kind is NativePlane else TUN
-            log.info("data path", path=path, device=plane.tun.name, **plane.facts(), **({"why": why} if why else {}))
-            device = Device(plane, router, netlink, kernel, pool.network, uplink.mtu - OUTER_SIZE, safe)
+            kind, chosen = chosen_plane(self.data_path, "udp")
+            plane = stack.enter_context(kind(underlay, kept.tun(netlink), router, offload(underlay), uplink.mtu - OUTER_SIZE))
+            said.info("data path", "data path", **chosen, device=plane.tun.name, **plane.facts())
+            device = Device(plane, router, netlink, kernel, pool.network, uplink.mtu - OUTER_SIZE, kept)
             yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device)
 
 
@@ -124,6 +121,8 @@ class UdpNetwork:
         self._port = port
         self._device = device
         self._reachable: dict[IPv4Network, Endpoint] = {}
+        self._left: dict[IPv4Network, tuple[Endpoint, float]] = {}
+        """Who is reachable no more, and since when."""
         self._reached = asyncio.Event()
         """Peers are known. Before that packets wait, from an earlier run too: there is nobody to send them to."""
 
@@ -143,25 +142,30 @@ class UdpNetwork:
         """Its lease names no method, as flannel's udp does not."""
         return not peer.attrs.backend_type
 
+    def hear(self, peers: Collection[Lease]) -> None:
+        self.router.sources = PrefixTable(plan(peers, self._port)[0])
+
     async def reach(self, peers: Collection[Lease]) -> Wanted:
         """Send by a table of these peers from the next packet on; who is gone from it still gets what is in the TUN's queue.
 
         It may be reached by another method from now on, to which the kernel leads what comes after.
         """
         reachable, refused = plan(peers, self._port)
-        self._look_up(PrefixTable({**self._reachable, **reachable}))
-        if self._reachable.keys() - reachable.keys():
-            asyncio.get_running_loop().call_later(QUEUE_S, self._narrow)
+        loop = asyncio.get_running_loop()
+        self._left |= {subnet: (peer, loop.time()) for subnet, peer in self._reachable.items() if subnet not in reachable}
+        if self._left:
+            loop.call_later(QUEUE_S, self._look_up)
         self._reachable = reachable
+        self._look_up()
         self._reached.set()
         self._device.restore()
         return Wanted({refusal.lease: refusal for refusal in refused}, (self._device.route,))
 
-    def _narrow(self) -> None:
-        self._look_up(PrefixTable(self._reachable))
-
-    def _look_up(self, peers: PrefixTable[Endpoint]) -> None:
-        self.router.peers = peers
+    def _look_up(self) -> None:
+        """Have the data plane look things up in what is known now."""
+        now = asyncio.get_running_loop().time()
+        self._left = {subnet: (peer, since) for subnet, (peer, since) in self._left.items() if now < since + QUEUE_S}
+        self.router.peers = PrefixTable({**{subnet: peer for subnet, (peer, _) in self._left.items()}, **self._reachable})
         self.plane.refresh()
 
     async def run(self) -> None:
@@ -185,9 +189,7 @@ class UdpNetwork:
 
     def remove(self) -> None:
         """Keep nothing for a next run: the TUN goes when its context ends."""
-        if self._device.safe is not None:
-            for key in (SAFE_TUN, SAFE_UNDERLAY):
-                self._device.safe.drop(key)
+        self._device.kept.forget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ class Device:
     kernel: Kernel
     network: IPv4Network
     mtu: int
-    safe: Safe | None
+    kept: Kept
 
     @property
     def owner(self) -> Owner:
@@ -216,7 +218,7 @@ class Device:
         """Bring device and address to what they should be; what is so already is left alone. Raises KernelError."""
         found = link(self.netlink, self.plane.tun.name)
         if found is None or found.index != self.plane.tun.index or self.plane.tun_lost:
-            self.plane.use(_make_tun(self.safe, self.netlink))
+            self.plane.use(self.kept.new_tun(self.netlink))
             found = present_link(self.netlink, self.plane.tun.name)
         adjust_link(self.netlink, found, mtu=self.mtu)
         if self.router.address is None:
@@ -227,47 +229,3 @@ class Device:
         """The route, at once after the device was lost; else it is the mesh's to program. Raises KernelError."""
         for refused in self.kernel.add((self.route,)):
             raise refused
-
-
-def chosen_plane(data_path: str) -> tuple[type[Plane], str]:
-    """What is to carry packets, and what speaks against better. Raises BackendError when it is asked for and cannot be."""
-    if data_path == TUN:
-        return Plane, ""
-    try:
-        built()
-    except CarryError as error:
-        if data_path == NATIVE:
-            raise BackendError(f"udp: {error}") from error
-        return Plane, str(error)
-    return NativePlane, ""
-
-
-def underlay_from(safe: Safe | None, address: IPv4Address, port: int) -> socket.socket:
-    """The socket that an earlier run left open, with all that has arrived since, or one opened anew. Raises BackendError."""
-    left = safe.take(SAFE_UNDERLAY) if safe is not None else None
-    found = recover_underlay(left, address, port) if left is not None else None
-    if found is not None:
-        return found
-    if safe is not None:
-        safe.drop(SAFE_UNDERLAY)  # before the port is asked for again: the copy in there has it
-    opened = open_underlay(address, port)
-    if safe is not None:
-        safe.put(SAFE_UNDERLAY, opened.fileno())
-    return opened
-
-
-def _tun_from(safe: Safe | None, netlink: Netlink) -> TunDevice:
-    """The TUN that an earlier run left open, with all that waits in it, or one made anew."""
-    left = safe.take(SAFE_TUN) if safe is not None else None
-    found = recover_tun(left) if left is not None else None
-    return found or _make_tun(safe, netlink)
-
-
-def _make_tun(safe: Safe | None, netlink: Netlink) -> TunDevice:
-    if safe is not None:
-        safe.drop(SAFE_TUN)
-    tun = open_tun(DEVICE)
-    if safe is not None:
-        safe.put(SAFE_TUN, tun.fd)
-    disable_autoconf(netlink, tun.index)  # router solicitations would be the only IPv6 packets to come, all to be dropped
-    return tun

@@ -37,7 +37,9 @@ class Router:
     def __init__(self, icmp: socket.socket, *, strict: bool = True) -> None:
         """`strict`: a peer may send from its own subnet alone. The socket is the caller's to close."""
         self.peers: PrefixTable[Endpoint] = PrefixTable({})
-        """Never changed, only exchanged: another thread looks things up in it."""
+        """Never changed, only exchanged: another thread looks things up in it. So are the `sources`."""
+        self.sources: PrefixTable[Endpoint] = PrefixTable({})
+        """Who may send from where: also those whom we reach otherwise, and who may not have heard yet that they reach us so."""
         self.address: IPv4Address | None = None
         """Ours in the overlay, the source of ICMP errors; None: no lease yet, and no errors."""
         self._icmp = icmp
@@ -51,13 +53,16 @@ class Router:
         if not is_sound(datagram):
             return Drop.MALFORMED
         if self.strict:
-            owner = self.peers.lookup(int.from_bytes(datagram[12:16], "big"))
+            owner = self.sources.lookup(int.from_bytes(datagram[12:16], "big"))
             if owner is None or owner[0] != sender[0]:
                 return Drop.SPOOFED
         return None
 
     def table(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
         return self.peers.levels
+
+    def owners(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
+        return self.sources.levels
 
     def complain(self, why: Drop, frame: memoryview, next_hop_mtu: int, counters: Counters) -> None:
         error = error_for(why, frame)

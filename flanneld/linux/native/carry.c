@@ -42,17 +42,16 @@ struct level { u32 mask, first, count, unused; };
 /* What the caller is told with an event. `at`: `total` bytes of packets of `size` each, but for a shorter last. */
 struct report { const u8 *at; u64 total; u32 size, count, why, error; struct endpoint peer; };
 
+/* Hosts by the prefix of their pods' addresses (longest first, each level sorted), or by MAC. */
+struct table { struct level *levels; u64 *keys; struct endpoint *hosts; u32 level_count, key_count; };
+
 struct look { u32 v4, transport, header, mss; u8 protocol; };
 
 struct carry {
     int tun, underlay, wake, strict, merge_udp;
-    u32 front, link; /* bytes before the frame in a datagram, and before the IP header in a frame */
+    u32 mtu, front, link; /* mtu: of IP packets; bytes before the frame in a datagram, and before the IP header in a frame */
     u8 prefix[8];
-    /* Peers by the prefix of their pods' addresses (longest first, each level sorted), or by MAC. */
-    struct level *levels;
-    u32 level_count, key_count;
-    u64 *keys;
-    struct endpoint *peers;
+    struct table peers, owners; /* where to send to; who may send from where */
     u64 sent, received, dropped[DROPS];
     struct report report, fit;
     int calm, has_failed; /* calm: the last time there was at most one packet from the TUN */
@@ -105,19 +104,23 @@ static void set_lengths(u8 *ip, u32 length, u32 transport, u8 protocol) {
 
 /* ---- who gets what */
 
-static const struct endpoint *find(const struct carry *c, const u8 *address) {
-    if (c->link) { /* one level: MAC addresses */
-        u64 key = (u64)b32(address) << 16 | b16(address + 4);
-        u32 low = 0, high = c->key_count;
-        while (low < high) { u32 mid = (low + high) / 2; if (c->keys[mid] < key) low = mid + 1; else high = mid; }
-        return low < c->key_count && c->keys[low] == key ? c->peers + low : NULL;
+static const struct endpoint *find_key(const struct table *t, u64 key, u32 low, u32 end) {
+    u32 high = end;
+    while (low < high) {
+        u32 middle = (low + high) / 2;
+        if (t->keys[middle] < key) low = middle + 1;
+        else high = middle;
     }
-    for (u32 i = 0; i < c->level_count; i++) {
-        const struct level *l = c->levels + i;
-        u64 key = b32(address) & l->mask;
-        u32 low = l->first, high = low + l->count;
-        while (low < high) { u32 mid = (low + high) / 2; if (c->keys[mid] < key) low = mid + 1; else high = mid; }
-        if (low < l->first + l->count && c->keys[low] == key) return c->peers + low;
+    return low < end && t->keys[low] == key ? t->hosts + low : NULL;
+}
+
+/* The host of an IPv4 address, or, where there are frames, of a MAC address. */
+static const struct endpoint *find(const struct carry *c, const struct table *t, const u8 *address) {
+    if (c->link) return find_key(t, (u64)b32(address) << 16 | b16(address + 4), 0, t->key_count);
+    for (u32 i = 0; i < t->level_count; i++) {
+        const struct level *l = t->levels + i;
+        const struct endpoint *found = find_key(t, b32(address) & l->mask, l->first, l->first + l->count);
+        if (found) return found;
     }
     return NULL;
 }
@@ -125,14 +128,14 @@ static const struct endpoint *find(const struct carry *c, const u8 *address) {
 /* The peer for a frame from the TUN, and one hop less; NULL with the reason. */
 static const struct endpoint *route(const struct carry *c, u8 *frame, u32 n, enum drop *why) {
     if (c->link) {
-        const struct endpoint *peer = n >= 14 ? find(c, frame) : NULL;
+        const struct endpoint *peer = n >= 14 ? find(c, &c->peers, frame) : NULL;
         *why = NO_PEER;
         return peer;
     }
     *why = NOT_IPV4;
     if (n < 20 || version(frame) != 4) return NULL;
     *why = NO_PEER;
-    const struct endpoint *peer = find(c, frame + 16);
+    const struct endpoint *peer = find(c, &c->peers, frame + 16);
     if (!peer) return NULL;
     *why = EXPIRED;
     if (frame[8] <= 1) return NULL;
@@ -155,7 +158,7 @@ static int admit(const struct carry *c, const u8 *d, u32 n, u32 sender, enum dro
         frame += 12;
     }
     *why = SPOOFED;
-    const struct endpoint *owner = c->strict ? find(c, frame) : NULL;
+    const struct endpoint *owner = c->strict ? find(c, &c->owners, frame) : NULL;
     return !c->strict || (owner && owner->ip == sender);
 }
 
@@ -351,9 +354,29 @@ static void write_tun(struct carry *c, const struct iovec *parts, int n, u32 cou
     else c->dropped[TUN_REFUSED] += count;
 }
 
+/* A checksum that is still the pseudo header's sum is left to be finished, and with it what is longer than a packet to be cut: between
+ * namespaces of one host a kernel's tunnel may hand over such. */
+static struct vnet unfinished(const struct carry *c, const u8 *frame, u32 n) {
+    const struct vnet nothing = {0};
+    const u8 *ip = frame + c->link;
+    if (n < c->link + 20) return nothing;
+    u32 size = n - c->link, v4 = version(ip) == 4, transport = v4 ? (ip[0] & 15) * 4 : 40;
+    u8 protocol = v4 ? ip[9] : size > 40 ? ip[6] : 0, field = protocol == TCP ? 16 : 6;
+    if ((!v4 && version(ip) != 6) || (protocol != TCP && protocol != UDP) || transport + (protocol == TCP ? 20 : 8) > size) return nothing;
+    u16 stored = r16(ip + transport + field);
+    if (!stored || (v4 && (b16(ip + 6) & 0x3fff)) || stored % 0xffff != folded(pseudo(ip, protocol, size - transport)) % 0xffff) return nothing;
+    struct vnet v = {NEEDS_CSUM, PLAIN, 0, 0, c->link + transport, field};
+    if (size > c->mtu) {
+        v.kind = protocol == UDP ? UDP_L4 : v4 ? TCPV4 : TCPV6;
+        v.header = c->link + transport + (protocol == TCP ? (ip[transport + 12] >> 4) * 4 : 8);
+        v.segment = c->mtu - (v.header - c->link);
+    }
+    return v;
+}
+
 static void write_plain(struct carry *c, const u8 *frame, u32 n) {
-    static const u8 nothing[VNET];
-    struct iovec parts[2] = {{(void *)nothing, VNET}, {(void *)frame, n}};
+    struct vnet v = unfinished(c, frame, n);
+    struct iovec parts[2] = {{&v, VNET}, {(void *)frame, n}};
     write_tun(c, parts, 2, 1);
 }
 
@@ -431,28 +454,31 @@ static void drain_underlay(struct carry *c) {
 
 /* ---- what ../carry.py calls */
 
-struct carry *carry_new(int tun, int underlay, int wake, u32 front, u32 link, const u8 *prefix, int strict, int merge_udp) {
+struct carry *carry_new(int tun, int underlay, int wake, u32 front, u32 link, const u8 *prefix, int strict, int merge_udp, u32 mtu) {
     struct carry *c = calloc(1, sizeof *c);
     if (!c) return NULL;
-    c->tun = tun, c->underlay = underlay, c->wake = wake, c->front = front, c->link = link, c->strict = strict, c->merge_udp = merge_udp, c->calm = 1;
+    c->tun = tun, c->underlay = underlay, c->wake = wake, c->front = front, c->link = link, c->strict = strict, c->merge_udp = merge_udp, c->mtu = mtu, c->calm = 1;
     memcpy(c->prefix, prefix, front);
     memcpy(c->packet, prefix, front);
     return c;
 }
 
+static void free_table(struct table *t) { free(t->levels), free(t->keys), free(t->hosts); }
+
 void carry_free(struct carry *c) {
-    free(c->levels), free(c->keys), free(c->peers), free(c);
+    free_table(&c->peers), free_table(&c->owners), free(c);
 }
 
-/* Exchange the table of peers; false when there is no memory for it. */
-int carry_peers(struct carry *c, const struct level *levels, u32 level_count, const u64 *keys, const struct endpoint *peers, u32 count) {
-    struct level *l = malloc((level_count + 1) * sizeof *l);
-    u64 *k = malloc((count + 1) * sizeof *k);
-    struct endpoint *p = malloc((count + 1) * sizeof *p);
-    if (!l || !k || !p) { free(l), free(k), free(p); return 0; }
-    memcpy(l, levels, level_count * sizeof *l), memcpy(k, keys, count * sizeof *k), memcpy(p, peers, count * sizeof *p);
-    free(c->levels), free(c->keys), free(c->peers);
-    c->levels = l, c->keys = k, c->peers = p, c->level_count = level_count, c->key_count = count;
+/* Exchange a table, 0 for the peers and 1 for the owners; false when there is no memory for it. */
+int carry_peers(struct carry *c, int which, const struct level *levels, u32 level_count, const u64 *keys, const struct endpoint *hosts, u32 count) {
+    struct table *t = which ? &c->owners : &c->peers;
+    struct table made = {malloc((level_count + 1) * sizeof *levels), malloc((count + 1) * sizeof *keys), malloc((count + 1) * sizeof *hosts), level_count, count};
+    if (!made.levels || !made.keys || !made.hosts) { free_table(&made); return 0; }
+    memcpy(made.levels, levels, level_count * sizeof *levels);
+    memcpy(made.keys, keys, count * sizeof *keys);
+    memcpy(made.hosts, hosts, count * sizeof *hosts);
+    free_table(t);
+    *t = made;
     return 1;
 }
 

@@ -46,8 +46,9 @@ class Rig:
         self.peer.bind(("127.0.0.1", 0))
         self.errors = SentErrors()
         self.router = Router(cast("socket.socket", self.errors))
-        self.plane = kind(self.underlay, TunDevice(tun.detach(), "tun", 1), self.router, offload(self.underlay))
+        self.plane = kind(self.underlay, TunDevice(tun.detach(), "tun", 1), self.router, offload(self.underlay), 1472)
         self.router.peers = PrefixTable({IPv4Network("10.5.2.0/24"): self.peer.getsockname()})
+        self.router.sources = self.router.peers
         self.router.address = IPv4Address("10.5.1.0")
 
     def from_peer(self, datagram: bytes) -> None:

@@ -1,0 +1,209 @@
+"""vxlan without a VXLAN device: frames through a TAP and user space, for hosts whose kernel or rights forbid the device.
+
+Leases, device name, routes and neighbours are vxlan's own, and so is what is on the wire: peers notice nothing. Only the FDB is in
+user space. IPv4 underlay and pods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv4Network
+from typing import Protocol
+
+from flanneld.backend import BackendError, Plan, Refusal, Uplink, Wanted
+from flanneld.config import NetworkConfig
+from flanneld.kernel import FdbEntry, Kernel, KernelError, Owner, VxlanLink
+from flanneld.lease import Family, Lease, LeaseAttrs
+from flanneld.linux.links import adjust_link, link, present_link, set_addresses
+from flanneld.linux.netlink import Netlink
+from flanneld.linux.safe import open_safe
+from flanneld.log import Log
+from flanneld.retry import Backoff, retry
+from flanneld.tunnel.choice import chosen_plane, said
+from flanneld.tunnel.kept import Kept
+from flanneld.tunnel.plane import Plane
+from flanneld.tunnel.sockets import offload
+from flanneld.tunnel.switch import Counters, Drop, Endpoint
+from flanneld.wire.ethernet import HEADER_SIZE as ETHERNET_SIZE
+from flanneld.wire.vxlan import HEADER_SIZE as VXLAN_SIZE
+from flanneld.wire.vxlan import VxlanPacket
+
+log = Log(__name__)
+
+SAFE = "vxlan"
+"""The safe's name."""
+
+
+class VtepSwitch:
+    """A `Switch` for VXLAN: a frame goes to the host of its destination's MAC address (RFC 7348 §4.1)."""
+
+    link_size = ETHERNET_SIZE
+    fragments = False
+    strict = False
+    """As in the kernel, whose VTEPs take frames from anybody who has the VNI."""
+
+    def __init__(self, vni: int) -> None:
+        self.prefix = VxlanPacket(vni).encode()
+        self.hosts: Mapping[int, Endpoint] = {}
+        """By MAC address as a number. Never changed, only exchanged: another thread looks things up in it."""
+
+    def route(self, frame: memoryview) -> Endpoint | Drop:
+        if len(frame) < ETHERNET_SIZE:
+            return Drop.MALFORMED
+        return self.hosts.get(int.from_bytes(frame[:6], "big"), Drop.NO_PEER)
+
+    def admit(self, datagram: memoryview, sender: Endpoint) -> Drop | None:
+        """Flags and VNI must be ours, reserved bits are ignored (RFC 7348 §5)."""
+        prefix = self.prefix
+        known = len(datagram) >= VXLAN_SIZE + ETHERNET_SIZE and datagram[0] == prefix[0] and datagram[4:7] == prefix[4:7]
+        return None if known else Drop.MALFORMED
+
+    def table(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
+        return ((0, self.hosts),)
+
+    def owners(self) -> Sequence[tuple[int, Mapping[int, Endpoint]]]:
+        return ()
+
+    def complain(self, why: Drop, frame: memoryview, next_hop_mtu: int, counters: Counters) -> None:
+        """Nobody: a frame that has no destination is lost, as on any Ethernet."""
+
+
+class Planner(Protocol):
+    """What vxlan says of the kernel's part."""
+
+    def attrs(self) -> LeaseAttrs:
+        """What our lease publishes."""
+
+    def speaks(self, peer: Lease) -> bool:
+        """As `Network.speaks`."""
+
+    def plan(self, peer: Lease, devices: Mapping[Family, int]) -> Plan:
+        """What a peer needs, on these devices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """The TAP as it should be: vxlan's device in all that can be seen of it."""
+
+    plane: Plane
+    netlink: Netlink
+    wanted: VxlanLink
+    kept: Kept
+
+    def restore(self, addresses: Sequence[IPv4Interface]) -> int:
+        """Bring it to what it should be, with these addresses; returns its index. Raises KernelError."""
+        plane, name = self.plane, self.wanted.name
+        found = link(self.netlink, name)
+        if found is None or found.index != plane.tun.index or plane.tun_lost:
+            plane.use(self.kept.new_tun(self.netlink))
+            found = present_link(self.netlink, name)
+        adjust_link(self.netlink, found, mtu=self.wanted.mtu, mac=self.wanted.mac)
+        if addresses:
+            set_addresses(self.netlink, found.index, addresses)
+        return found.index
+
+
+class UserVxlanNetwork:
+    """The TAP, peers' routes and neighbours, and the FDB here."""
+
+    def __init__(self, planner: Planner, networks: Collection[IPv4Network], tap: Tap, switch: VtepSwitch) -> None:
+        self.mtu = tap.wanted.mtu
+        self.plane = tap.plane
+        self.switch = switch
+        self._planner, self._networks, self._tap = planner, tuple(networks), tap
+        self._addresses: tuple[IPv4Interface, ...] = ()
+        self._reached = asyncio.Event()
+
+    @property
+    def attrs(self) -> LeaseAttrs:
+        return self._planner.attrs()
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self._networks, frozenset({self.plane.tun.index}))
+
+    async def adopt(self, own: Lease) -> None:
+        """Address the TAP with our subnet's first address, as flannel does."""
+        subnet = own.subnet(4)
+        if not isinstance(subnet, IPv4Network):
+            raise BackendError(f"vxlan in user space: lease {own} has no IPv4 subnet")
+        self._addresses = (IPv4Interface((subnet.network_address, 32)),)
+        self._tap.restore(self._addresses)
+
+    def speaks(self, peer: Lease) -> bool:
+        return self._planner.speaks(peer)
+
+    async def reach(self, peers: Collection[Lease]) -> Wanted:
+        """Bring the TAP back if need be; routes and neighbours are the kernel's, FDB entries ours."""
+        device = self._tap.restore(self._addresses)
+        planned = {peer: self._planner.plan(peer, {4: device}) for peer in peers}
+        fdb = [entry for plan in planned.values() if not isinstance(plan, Refusal) for entry in plan if isinstance(entry, FdbEntry)]
+        port = self._tap.wanted.port
+        self.switch.hosts = {int(entry.mac.replace(":", ""), 16): (str(entry.destination), port) for entry in fdb}
+        self.plane.refresh()
+        self._reached.set()
+        return Wanted({peer: plan if isinstance(plan, Refusal) else _in_kernel(plan) for peer, plan in planned.items()})
+
+    async def run(self) -> None:
+        """Carry frames until cancelled; a TAP that somebody deletes is made again, and what led to it is with the next `reach`."""
+        await self._reached.wait()
+        with self.plane.running():
+            while True:
+                await self.plane.until_tun_lost()
+                log.warning("tap device deleted, making it again", device=self.plane.tun.name)
+                await retry(
+                    self._restore,
+                    KernelError,
+                    Backoff(first_s=0.1, cap_s=10),
+                    failed=lambda error: log.warning("tap device not restored", why=error),
+                )
+
+    async def _restore(self) -> None:
+        self._tap.restore(self._addresses)
+
+    def remove(self) -> None:
+        self._tap.kept.forget()
+
+
+def _in_kernel(plan: Plan) -> Plan:
+    return plan if isinstance(plan, Refusal) else tuple(entry for entry in plan if not isinstance(entry, FdbEntry))
+
+
+def forget_kept() -> None:
+    """Let go of TAP and socket that are kept for a next run: the kernel's device is to have name and port."""
+    if (safe := open_safe(SAFE)) is not None:
+        Kept(safe, "", tap=True, fragments=True).forget()
+        safe.close()
+
+
+@asynccontextmanager
+async def user_attached(
+    planner: Planner, devices: Sequence[VxlanLink], uplink: Uplink, network: NetworkConfig, kernel: Kernel, data_path: str
+) -> AsyncIterator[UserVxlanNetwork]:
+    """Open TAP and socket, or take up those of an earlier run, in the device's place.
+
+    Raises BackendError, KernelError.
+    """
+    address = uplink.address(4)
+    pools = [pool.network for pool in network.pools if isinstance(pool.network, IPv4Network)]
+    if len(pools) != len(network.pools) or not isinstance(address, IPv4Interface):
+        raise BackendError("vxlan in user space carries IPv4 only, expected EnableIPv6 false")
+    (wanted,) = devices
+    present = kernel.link(wanted.name)
+    if present is not None and present.kind == "vxlan":
+        kernel.remove_link(wanted.name)
+    with ExitStack() as stack:
+        safe = open_safe(SAFE)
+        if safe is not None:
+            stack.callback(safe.close)
+        kept = Kept(safe, wanted.name, tap=True, fragments=True)
+        underlay = stack.enter_context(kept.underlay(address.ip, wanted.port))
+        netlink = stack.enter_context(Netlink())
+        switch = VtepSwitch(wanted.vni)
+        kind, chosen = chosen_plane(data_path, "vxlan")
+        plane = stack.enter_context(kind(underlay, kept.tun(netlink), switch, offload(underlay), wanted.mtu))
+        said.info("data path", "data path", **chosen, device=plane.tun.name, **plane.facts())
+        yield UserVxlanNetwork(planner, pools, Tap(plane, netlink, wanted, kept), switch)
