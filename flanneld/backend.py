@@ -131,6 +131,14 @@ class SourceChecking(Protocol):
         """Take them from all of these, by whatever method they are reached: they may not know yet by which we are."""
 
 
+@runtime_checkable
+class Carrying(Protocol):
+    """A network whose packets pass through this process."""
+
+    def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """Packets so far by what became of them, and those dropped by reason."""
+
+
 class Backend(Protocol):
     """One method of reaching peers, configured."""
 

@@ -30,6 +30,7 @@ def measures(host: Host, member: Membership, store: LeaseStore, health: Health, 
     yield from _store(store)
     yield from _peers(host.peers)
     yield from _situation(member, host)
+    yield from _carried(member)
     yield from _traffic(member, netlink)
 
 
@@ -95,6 +96,21 @@ def _situation(member: Membership, host: Host) -> Iterator[Metric]:
     yield gauge("flanneld_pod_mtu_bytes", "The MTU that pods are given.", member.mesh.current.mtu)
     restored = member.rules.restored if member.rules else 0
     yield counter("flanneld_rules_restored_total", "How often firewall rules had to be put back.", restored)
+
+
+def _carried(member: Membership) -> Iterator[Metric]:
+    """Of the data paths in user space."""
+    told = [(backend, *attached.carried()) for backend, attached in member.mesh.carrying]
+    yield counters(
+        "flanneld_data_path_packets_total",
+        "Packets that passed through this process, by what became of them.",
+        [({"backend": backend, "what": what}, number) for backend, done, _ in told for what, number in done.items()],
+    )
+    yield counters(
+        "flanneld_data_path_dropped_total",
+        "Packets that went no further, by reason.",
+        [({"backend": backend, "reason": why}, number) for backend, _, dropped in told for why, number in dropped.items()],
+    )
 
 
 def _traffic(member: Membership, netlink: Netlink) -> Iterator[Metric]:

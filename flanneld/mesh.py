@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from flanneld import FlanneldError
-from flanneld.backend import Backend, Network, Programmed, Refusal, SourceChecking, Uplink, Wanted, load_backend, program
+from flanneld.backend import Backend, Carrying, Network, Programmed, Refusal, SourceChecking, Uplink, Wanted, load_backend, program
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Entry, Kernel, Owner
 from flanneld.lease import Lease
@@ -78,6 +78,11 @@ class Mesh:
     def methods(self) -> tuple[str, ...]:
         """The live methods' names, the present one first."""
         return tuple(live.config.backend_type for live in self._live)
+
+    @property
+    def carrying(self) -> tuple[tuple[str, Carrying], ...]:
+        """Methods whose packets pass through this process, by name."""
+        return tuple((live.config.backend_type, live.attached) for live in self._live if isinstance(live.attached, Carrying))
 
     @property
     def owner(self) -> Owner:

@@ -136,6 +136,9 @@ class UserVxlanNetwork:
     def speaks(self, peer: Lease) -> bool:
         return self._planner.speaks(peer)
 
+    def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        return self.plane.counters.told()
+
     async def reach(self, peers: Collection[Lease]) -> Wanted:
         """Bring the TAP back if need be; routes and neighbours are the kernel's, FDB entries ours."""
         device = self._tap.restore(self._addresses)

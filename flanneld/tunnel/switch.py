@@ -50,6 +50,11 @@ class Counters:
     """ICMP errors over the rate, or without a way back to the sender."""
     dropped: Counter[Drop] = field(default_factory=Counter)
 
+    def told(self) -> tuple[dict[str, int], dict[str, int]]:
+        """All by name: what was done, and what was dropped by reason."""
+        done = ("sent", "received", "fragmented", "errors_sent", "errors_suppressed")
+        return {name: getattr(self, name) for name in done}, {why.value: self.dropped[why] for why in Drop}
+
 
 class Switch(Protocol):
     """Who gets what. All of it is called in the data plane's thread, once per packet or super-packet."""

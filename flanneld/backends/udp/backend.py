@@ -145,6 +145,9 @@ class UdpNetwork:
     def hear(self, peers: Collection[Lease]) -> None:
         self.router.sources = PrefixTable(plan(peers, self._port)[0])
 
+    def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        return self.plane.counters.told()
+
     async def reach(self, peers: Collection[Lease]) -> Wanted:
         """Send by a table of these peers from the next packet on; who is gone from it still gets what is in the TUN's queue.
 
