@@ -22,7 +22,7 @@ from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.netlink import Netlink
 from flanneld_world import NETWORK, PREFIX, REPAIR_S, World, flanneld_world, run, vxlan_lease
 from lab.signals import leave_by_exception
-from netns.test_faults_start import BURST, LEASES, VAST, cpu_s, fill
+from many_leases import BURST, LEASES, VAST, fill, started, vast_world
 
 KEY = f"{PREFIX}/subnets/10.244.9.0-24"
 DAMAGE = {
@@ -54,18 +54,16 @@ def main(rounds: int) -> None:
 
 def vast(kind: str) -> tuple[float, float]:
     """Seconds of processor time of a start, and milliseconds from the last put of a burst until it was programmed."""
-    with flanneld_world(1, {**VAST, "Backend": {"Type": kind}}) as world:
-        run(world.lab.host("h1"), "ip addr add 10.0.0.11/19 dev eth0")
+    with vast_world(kind) as world:
         fill(world, kind, range(LEASES))
-        one = world.start("h1", "--cni-socket=").ready()
-        used = cpu_s(one)
+        _, start = started(world)
         fill(world, kind, range(LEASES, LEASES + BURST))
         put_at = time.time()
         kernel = LinuxKernel(world.lab.host("h1").call(Netlink))
         owner = Owner((ip_network(str(VAST["Network"])),))
         while len(kernel.entries(owner)) < LEASES + BURST:
             time.sleep(0.01)
-        return used, (time.time() - put_at) * 1000
+        return start.cpu_s, (time.time() - put_at) * 1000
 
 
 def singles(rounds: int) -> dict[str, list[float]]:
