@@ -5,10 +5,9 @@ A backend is a plan, lease -> entries, around `program`. `hostgw/backend.py` is 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -20,9 +19,6 @@ from flanneld.kernel import (
     Kernel,
     KernelError,
     Owner,
-    Report,
-    count_kinds,
-    reconcile,
 )
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
 
@@ -83,8 +79,8 @@ Plan: TypeAlias = tuple[Entry, ...] | Refusal
 class Wanted:
     """What a method needs in the kernel."""
 
-    plans: Mapping[Lease, Plan]
-    """For each of its peers."""
+    plans: Sequence[tuple[Lease, Plan]] = ()
+    """For each of its peers. The same object as the last time is the same plan, and is not looked at again."""
     entries: tuple[Entry, ...] = ()
     """For all of them together, or for none."""
 
@@ -110,10 +106,11 @@ class Network(Protocol):
     def speaks(self, peer: Lease) -> bool:
         """True if the peer is to be reached by this method, as it is configured here: its lease says so."""
 
-    async def reach(self, peers: Collection[Lease]) -> Wanted:
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Be ready for exactly these peers, all of which this method speaks to; returns what is to be in the kernel for them.
 
-        It also restores what was lost since the last call and is the method's own to make: a device. Raises FlanneldError.
+        Not `disturbed`: nothing that was looked at for the last plans has changed. It also restores what was lost since the last
+        call and is the method's own to make: a device. Raises FlanneldError.
         """
 
     async def run(self) -> None:
@@ -190,50 +187,3 @@ def require_own_address(uplink: Uplink, backend_type: str) -> None:
     for public in uplink.public_ips:
         if public not in (address.ip for address in uplink.addresses):
             raise BackendError(f"{backend_type}: public IP {public} is not an address of {uplink}; behind a NAT, use vxlan or udp")
-
-
-@dataclass(frozen=True, slots=True)
-class Programmed:
-    """What one `program` did."""
-
-    refused: tuple[Refusal, ...]
-    """The peers that have no plan, or cannot have what theirs says."""
-    report: Report
-    wanted: frozenset[Entry] = frozenset()
-    """All that there should be now."""
-    missing: Counter[str] = field(default_factory=Counter)
-    """How many of it the kernel refused, by kind."""
-
-
-def program(kernel: Kernel, owner: Owner, wants: Collection[Wanted], have: frozenset[Entry] | None = None) -> Programmed:
-    """Bring the owner's part of the kernel to all that is wanted, in one reconcile; `have` as there.
-
-    Raises the first KernelError that concerns no peer: something stale stays.
-    """
-    refused: list[Refusal] = []
-    wanted: dict[Entry, Lease | None] = {}
-    claims: dict[object, Entry] = {}
-    shared = [entry for want in wants for entry in want.entries]
-    wanted |= dict.fromkeys(shared)
-    claims |= {entry.slot: entry for entry in shared}
-    for peer, planned in ((peer, planned) for want in wants for peer, planned in want.plans.items()):
-        if isinstance(planned, Refusal):
-            refused.append(planned)
-        elif clash := next((entry for entry in planned if claims.get(entry.slot, entry) != entry), None):
-            # A cloned machine, or one that moved and left its old lease: the two would displace each other for ever.
-            held = claims[clash.slot]
-            by = f"peer {wanted[held]} needs" if wanted[held] else "all need"
-            refused.append(Refusal(peer, f"needs {clash}, where {by} {held}"))
-        else:
-            wanted |= dict.fromkeys(planned, peer)
-            claims |= {entry.slot: entry for entry in planned}
-    report = reconcile(kernel, owner, wanted, have)
-    unfit: dict[Lease, Refusal] = {}
-    missing: list[Entry] = []
-    for error in report.refused:
-        concerned = wanted.get(error.what) if isinstance(error.what, Entry) else None
-        if concerned is None or not isinstance(error.what, Entry):
-            raise error
-        missing.append(error.what)
-        unfit.setdefault(concerned, Refusal(concerned, f"cannot be programmed: {error}"))
-    return Programmed((*refused, *unfit.values()), report, frozenset(wanted), count_kinds(missing))

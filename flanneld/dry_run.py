@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flanneld import masquerade
-from flanneld.backend import load_backend, program
+from flanneld.backend import load_backend
 from flanneld.firewall import open_firewall
 from flanneld.flags import Options
 from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, VxlanLink
@@ -22,6 +22,7 @@ from flanneld.linux.uplink import find_uplink
 from flanneld.linux.vxlan_device import pending_vxlan
 from flanneld.membership import check_apart, policy_of, recall_former
 from flanneld.peers import eligible
+from flanneld.program import program
 from flanneld.store import Claim, LeaseStore, choose_claim
 from flanneld.subnet_env import SubnetEnv, SubnetEnvError, read, render
 
@@ -46,7 +47,7 @@ class NotingKernel:
         self.noted += sorted(f"add {self._named(entry)}" for entry in entries)
         return ()
 
-    def remove(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
+    def remove(self, entries: Iterable[Entry], *, known: bool = False) -> tuple[KernelError, ...]:
         self.noted += sorted(f"remove {self._named(entry)}" for entry in entries)
         return ()
 

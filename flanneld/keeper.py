@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from flanneld.lease import Lease, LeaseAttrs, Leases, Subnets
+from flanneld.lease import Judged, Lease, LeaseAttrs, Leases, Subnets
 from flanneld.log import Log, Once
 from flanneld.retry import Backoff
 from flanneld.store import LeaseLost, LeaseStore, StoreError, owns
@@ -79,6 +79,7 @@ class LeaseKeeper:
         self._missing = False
         self._written_over = False
         """The lease is ours, and says what we did not publish: peers would send to the wrong place."""
+        self._owned = Judged(lambda lease: owns(self._attrs, lease))
         self._strays: frozenset[Subnets] = frozenset()
         """Other claims of ours, of an older time: they keep subnets from hosts that may have them now."""
         self._kept_strays: frozenset[Subnets] = frozenset()
@@ -102,22 +103,23 @@ class LeaseKeeper:
         self._missing = present is None or not (owns(self.lease.attrs, present) or owns(self._attrs, present))
         # What we have just published, or published before that, may be shown late.
         self._written_over = present is not None and present.attrs not in (self.lease.attrs, self._attrs, self._attrs_before)
-        self._strays = frozenset(one.subnets for one in leases.values() if self._strays_from_us(one))
+        self._strays = frozenset(
+            one.subnets for one, ours in self._owned.of(leases.values()) if ours and one.subnets != self.lease.subnets
+        )
         if self._missing or self._unpublished or self._written_over or self._strays - self._kept_strays:
             self._wake.set()  # the store answers: no reason to wait any longer
-
-    def _strays_from_us(self, lease: Lease) -> bool:
-        return lease.subnets != self.lease.subnets and owns(self._attrs, lease)
 
     def publish(self, attrs: LeaseAttrs) -> None:
         """From now on our lease is to say this."""
         self._attrs = attrs
+        self._owned.forget()
         self._wake.set()
 
     def replaced(self, lease: Lease) -> None:
         """We hold another lease now: the network has moved."""
         self.lease, self._attrs, self._asked, self._missing = lease, lease.attrs, lease.attrs, False
         self._published = {lease.attrs.fingerprint()}
+        self._owned.forget()
         self._wake.set()
 
     def renewal_in(self) -> float | None:

@@ -94,7 +94,7 @@ KINDS: dict[type, str] = {Route: "route", Neighbour: "neighbour", FdbEntry: "fdb
 
 def count_kinds(entries: Iterable[Entry]) -> Counter[str]:
     """How many there are of each kind."""
-    return Counter(KINDS[type(entry)] for entry in entries)
+    return Counter({KINDS[kind]: count for kind, count in Counter(map(type, entries)).items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,11 @@ class Kernel(Protocol):
     def add(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
         """Put entries in, displacing what holds their slot; adding what is present succeeds. Returns the refusals."""
 
-    def remove(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
-        """Take exactly these entries out; removing what is absent succeeds. Returns the refusals."""
+    def remove(self, entries: Iterable[Entry], *, known: bool = False) -> tuple[KernelError, ...]:
+        """Take exactly these entries out; removing what is absent succeeds. Returns the refusals.
+
+        `known`: they are there; else that is looked up first where an absent one might be taken for another.
+        """
 
     def link(self, name: str) -> Link | None:
         """The interface of that name, or None."""
@@ -214,13 +217,17 @@ def reconcile(kernel: Kernel, owner: Owner, desired: Iterable[Entry], have: froz
     """
     want = frozenset(desired)
     have = kernel.entries(owner) if have is None else have
-    stale, missing = have - want, want - have
+    return bring(kernel, want - have, have - want)
+
+
+def bring(kernel: Kernel, missing: frozenset[Entry], stale: frozenset[Entry], *, known: bool = False) -> Report:
+    """Put in what is missing, and take out what is stale; `known` as in `Kernel.remove`."""
     unfit = kernel.add(in_dependency_order(missing))
     # A neighbour's slot holds one entry, which the new one overwrites; routes and FDB entries can stand side by side in theirs.
     taken = {entry.slot for entry in missing if isinstance(entry, Neighbour)}
     gone = frozenset(entry for entry in stale if entry.slot not in taken)
     routes = frozenset(entry for entry in gone if isinstance(entry, Route))
-    cleared = kernel.remove(routes) + kernel.remove(gone - routes)
+    cleared = kernel.remove(routes, known=known) + kernel.remove(gone - routes, known=known)
     if unfit and gone:
         # IPv6 takes no next hop while the stale route in that very slot leads to it by another device.
         blocked = {error.what for error in unfit}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import Literal, TypeAlias
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from flanneld import FlanneldError
 
@@ -86,6 +86,33 @@ def overlap(ours: Iterable[IPNetwork], others: Iterable[IPNetwork]) -> bool:
 
 Leases: TypeAlias = Mapping[Subnets, Lease]
 """Every lease of the network by its subnets: always the whole mapping, never a change of it."""
+
+
+V = TypeVar("V")
+
+
+class Judged(Generic[V]):
+    """What was found out about each lease, as long as it is the same object: a lease never changes, and there are thousands."""
+
+    def __init__(self, judge: Callable[[Lease], V]) -> None:
+        self._judge = judge
+        self._known: dict[int, tuple[Lease, V]] = {}
+        """By identity, which is the object's own as long as it is in here."""
+
+    def of(self, leases: Iterable[Lease], again: type | None = None) -> Collection[tuple[Lease, V]]:
+        """Each lease with its verdict; new ones are judged, and so are those whose verdict was of the type `again`."""
+        before, now, judge = self._known, dict[int, tuple[Lease, V]](), self._judge
+        for lease in leases:
+            known = before.get(id(lease))
+            if known is None or (again is not None and isinstance(known[1], again)):
+                known = (lease, judge(lease))
+            now[id(lease)] = known
+        self._known = now
+        return now.values()
+
+    def forget(self) -> None:
+        """What verdicts depend on has changed."""
+        self._known = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from flanneld import FlanneldError
-from flanneld.backend import Backend, Carrying, Network, Programmed, Refusal, SourceChecking, Uplink, Wanted, load_backend, program
+from flanneld.backend import Backend, Carrying, Network, Refusal, SourceChecking, Uplink, Wanted, load_backend
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Entry, Kernel, Owner
-from flanneld.lease import Lease
+from flanneld.lease import Judged, Lease
 from flanneld.linux.lock import hold
 from flanneld.log import Log
+from flanneld.program import Programmed, Programmer
 
 log = Log(__name__)
 
@@ -58,11 +59,13 @@ class Mesh:
     now: Callable[[], float] = time.monotonic
     _live: list[Live] = field(default_factory=list)
     _own: Lease | None = None
-    _known: tuple[Owner, frozenset[Entry]] | None = None
-    """What is in the kernel of whom, for as long as nothing says otherwise."""
-    _slots: frozenset[object] | None = None
-    """Its slots, once they were asked for."""
+    _programmer: Programmer = field(default_factory=Programmer)
+    _places: Judged[int | None] = field(init=False)
+    """Which method each peer is to be reached by."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self._places = Judged(self._place_of)
 
     @property
     def current(self) -> Network:
@@ -97,7 +100,7 @@ class Mesh:
         Raises FlanneldError when it cannot be; then everything is as it was.
         """
         async with self._turn:
-            self._known = None
+            self._unlearn()
             await self._serve(config, uplink, former)
 
     async def _serve(self, config: NetworkConfig, uplink: Uplink, former: Sequence[NetworkConfig]) -> None:
@@ -117,7 +120,8 @@ class Mesh:
     async def adopt(self, own: Lease) -> None:
         """Take our own subnet into each method; may be repeated. Raises FlanneldError."""
         async with self._turn:
-            self._own, self._known = own, None
+            self._own = own
+            self._unlearn()
             for live in self._live:
                 await live.attached.adopt(own)
 
@@ -126,13 +130,7 @@ class Mesh:
 
         The kernel leaves out half of what it says of an entry that has gone.
         """
-        if self._known is None:
-            return False
-        if not deleted:
-            return entry in self._known[1]
-        if self._slots is None:
-            self._slots = frozenset(known.slot for known in self._known[1])
-        return entry.slot not in self._slots
+        return self._programmer.knows(entry, deleted=deleted)
 
     async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Programmed:
         """Bring the kernel to exactly these peers, each by the method that it speaks. Raises FlanneldError.
@@ -140,16 +138,14 @@ class Mesh:
         Not `disturbed`: the kernel has told of no change since the last call, and need not be read again.
         """
         async with self._turn:
-            known, self._known, self._slots = None if disturbed else self._known, None, None
-            done = await self._reach(peers, known)
-            self._known = None if done.report.refused else (self.owner, done.wanted)
-            return done
+            if disturbed:
+                self._programmer.forget()
+            return await self._reach(peers, disturbed=disturbed)
 
-    async def _reach(self, peers: Collection[Lease], known: tuple[Owner, frozenset[Entry]] | None) -> Programmed:
+    async def _reach(self, peers: Collection[Lease], *, disturbed: bool) -> Programmed:
         by_method: dict[int, list[Lease]] = {place: [] for place in range(len(self._live))}
         refused: list[Refusal] = []
-        for peer in peers:
-            place = self._place_of(peer)
+        for peer, place in self._places.of(peers):
             if place is None:
                 spoken = peer.attrs.backend_type or "udp or alloc"
                 refused.append(Refusal(peer, f"speaks {spoken}, not {' or '.join(self.methods)}", foreign=True))
@@ -161,9 +157,8 @@ class Mesh:
                 live.spoken_at = self.now()
             if isinstance(live.attached, SourceChecking):
                 live.attached.hear(peers)
-            wants.append(await self._wanted(live, spoken_by))
-        owner = self.owner
-        done = program(self.kernel, owner, wants, known[1] if known and known[0] == owner else None)
+            wants.append(await self._wanted(live, spoken_by, disturbed=disturbed))
+        done = self._programmer.program(self.kernel, self.owner, wants)
         return replace(done, refused=(*refused, *done.refused))
 
     async def retire(self) -> bool:
@@ -171,7 +166,7 @@ class Mesh:
         async with self._turn:
             done = [live for live in self._live[1:] if self.now() - live.spoken_at > LINGER_S]
             for live in done:
-                self._known = None
+                self._unlearn()
                 self._live.remove(live)
                 with suppress(FlanneldError):
                     live.attached.remove()
@@ -191,16 +186,21 @@ class Mesh:
                 return place
         return 0 if peer.attrs.backend_type and peer.attrs.backend_type == self._live[0].config.backend_type else None
 
-    async def _wanted(self, live: Live, peers: Collection[Lease]) -> Wanted:
+    def _unlearn(self) -> None:
+        """There are other methods now, or they are other devices' and addresses'."""
+        self._programmer.forget()
+        self._places.forget()
+
+    async def _wanted(self, live: Live, peers: Collection[Lease], *, disturbed: bool) -> Wanted:
         """What one method needs; a former one that no peer speaks needs nothing, and trouble with it is its peers' only."""
         former = live is not self._live[0]
         try:
-            wanted = await live.attached.reach(peers)
-            return Wanted({}) if former and not peers else wanted
+            wanted = await live.attached.reach(peers, disturbed=disturbed)
+            return Wanted() if former and not peers else wanted
         except FlanneldError as error:
             if not former:
                 raise
-            return Wanted({peer: Refusal(peer, f"speaks {live.config.backend_type}, which fails: {error}") for peer in peers})
+            return Wanted([(peer, Refusal(peer, f"speaks {live.config.backend_type}, which fails: {error}")) for peer in peers])
 
     async def _replace(self, config: NetworkConfig, uplink: Uplink) -> Live:
         """Attach a method, after whatever is in its way has been detached, which comes back if that fails."""

@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import Protocol
 
 from flanneld import FlanneldError
-from flanneld.backend import Programmed, Refusal
+from flanneld.backend import Refusal
 from flanneld.config import NetworkConfig
 from flanneld.kernel import count_kinds
-from flanneld.lease import IPAddress, Lease, Leases, inside, overlap
+from flanneld.lease import IPAddress, Judged, Lease, Leases, inside, overlap
 from flanneld.log import Log, Once, Paced
+from flanneld.program import Programmed
 from flanneld.retry import Backoff
 from flanneld.store import owns
 from flanneld.tally import Histogram
@@ -35,19 +36,30 @@ MANY_REPAIRS, REPAIRS_S = 20, 10.0
 
 def eligible(network: NetworkConfig, own: Lease, leases: Leases) -> tuple[list[Lease], list[Refusal]]:
     """The peers among all leases, and those that must not be programmed: they would take packets that are not theirs."""
+    return _parted((lease, verdict(network, own, lease)) for lease in leases.values())
+
+
+def verdict(network: NetworkConfig, own: Lease, lease: Lease) -> Refusal | bool:
+    """Whether a lease is a peer's, or why it must not be programmed."""
+    if lease.subnets == own.subnets or owns(own.attrs, lease):
+        return False  # ours, or a claim we held before
+    if overlap(lease.subnets, own.subnets):
+        return Refusal(lease, f"overlaps our own subnet {own}")
+    if not all(any(inside(subnet, pool.network) for pool in network.pools) for subnet in lease.subnets):
+        return Refusal(lease, "lies outside the pod network", foreign=True)
+    if not all(map(is_one_host, lease.attrs.public_ips)):
+        given = " ".join(map(str, lease.attrs.public_ips))
+        return Refusal(lease, f"has the public IP {given}, expected one host's address", foreign=True)
+    return True
+
+
+def _parted(judged: Iterable[tuple[Lease, Refusal | bool]]) -> tuple[list[Lease], list[Refusal]]:
     peers, refused = [], []
-    for lease in leases.values():
-        if lease.subnets == own.subnets or owns(own.attrs, lease):
-            continue  # ours, or a claim we held before
-        if overlap(lease.subnets, own.subnets):
-            refused.append(Refusal(lease, f"overlaps our own subnet {own}"))
-        elif not all(any(inside(subnet, pool.network) for pool in network.pools) for subnet in lease.subnets):
-            refused.append(Refusal(lease, "lies outside the pod network", foreign=True))
-        elif not all(map(is_one_host, lease.attrs.public_ips)):
-            given = " ".join(map(str, lease.attrs.public_ips))
-            refused.append(Refusal(lease, f"has the public IP {given}, expected one host's address", foreign=True))
-        else:
+    for lease, found in judged:
+        if found is True:
             peers.append(lease)
+        elif isinstance(found, Refusal):
+            refused.append(found)
     return peers, refused
 
 
@@ -105,6 +117,7 @@ class PeerLoop:
         self._state = state
         """Told what keeps peers from being programmed; "" when nothing does."""
         self._now = now
+        self._verdicts = Judged(lambda lease: verdict(self._network, self._own, lease))
         self._leases: Leases | None = None
         self._before_loss: Leases | None = None
         """What the store said before it forgot us; None: it did not."""
@@ -136,6 +149,7 @@ class PeerLoop:
     def settled(self, network: NetworkConfig, own: Lease) -> None:
         """From now on we are this host of that network."""
         self._network, self._own, self._news = network, own, True
+        self._verdicts.forget()
         self._wanted.set()
 
     def disturbed(self, cause: str) -> None:
@@ -170,7 +184,7 @@ class PeerLoop:
         """One round; returns after how many seconds to look again, None when all is done."""
         causes, self._causes = self._causes, set()
         news, self._news = self._news, False
-        peers, refused = eligible(self._network, self._own, leases)
+        peers, refused = _parted(self._verdicts.of(leases.values()))
         began = time.perf_counter()
         try:
             done = await self._mesh.reach(peers, disturbed=bool(causes))
@@ -200,7 +214,7 @@ class PeerLoop:
     def _note(self, done: Programmed, peers: int, refused: int) -> None:
         self.rounds.peers = peers - len(done.refused)
         self.rounds.refused = refused + len(done.refused)
-        self.rounds.wanted, self.rounds.missing = count_kinds(done.wanted), done.missing
+        self.rounds.wanted, self.rounds.missing = done.wanted, done.missing
         if self._said.over("peers"):
             self._stands.forget()
         self._stands.info(peers=self.rounds.peers, refused=self.rounds.refused)

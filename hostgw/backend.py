@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from flanneld.backend import Network, Refusal, Uplink, Wanted, on_link, require_own_address
+from flanneld.backend import Network, Plan, Refusal, Uplink, Wanted, on_link, require_own_address
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Kernel, Owner, Route
-from flanneld.lease import IPAddress, Lease, LeaseAttrs, family_of
+from flanneld.lease import IPAddress, Judged, Lease, LeaseAttrs, family_of
 
 BACKEND_TYPE = "host-gw"
 
@@ -62,6 +62,7 @@ class HostGwNetwork:
         self.owner = Owner(tuple(pool.network for pool in network.pools))
         self._uplink = uplink
         self._kernel = kernel
+        self._plans = Judged(self._plan)
 
     async def adopt(self, own: Lease) -> None:
         """Nothing: our own subnet is the pod bridge's business."""
@@ -70,9 +71,14 @@ class HostGwNetwork:
         """Its lease names the method."""
         return peer.attrs.backend_type == BACKEND_TYPE
 
-    async def reach(self, peers: Collection[Lease]) -> Wanted:
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Route every peer's subnets to it."""
-        return Wanted({peer: plan(peer, self._uplink, lambda ip: on_link(self._uplink, self._kernel, ip)) for peer in peers})
+        if disturbed:
+            self._plans.forget()
+        return Wanted([*self._plans.of(peers, again=Refusal)])
+
+    def _plan(self, peer: Lease) -> Plan:
+        return plan(peer, self._uplink, lambda ip: on_link(self._uplink, self._kernel, ip))
 
     async def run(self) -> None:
         """Nothing: the kernel forwards."""

@@ -37,7 +37,7 @@ class MemoryKernel:
                 self.present = {other for other in self.present if other.slot != entry.slot} | {entry}
         return refused
 
-    def remove(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
+    def remove(self, entries: Iterable[Entry], *, known: bool = False) -> tuple[KernelError, ...]:
         gone = self._called("remove", entries)
         refused = tuple(error for entry in gone if entry in self.present and (error := self._refusal(entry)) is not None)
         self.present -= set(gone) - {error.what for error in refused}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from ipaddress import ip_address, ip_interface, ip_network
 
-from flanneld.backend import Network, Refusal, SourceChecking, Uplink, program
+from flanneld.backend import Network, Refusal, SourceChecking, Uplink
 from flanneld.config import NetworkConfig, parse_network
 from flanneld.kernel import Kernel
 from flanneld.lease import Family, Lease, LeaseAttrs
+from flanneld.program import program
 
 FAMILIES: tuple[Family, ...] = (4, 6)
 

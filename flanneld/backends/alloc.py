@@ -49,9 +49,9 @@ class AllocNetwork:
         """To all that publish no method, as we do not."""
         return not peer.attrs.backend_type
 
-    async def reach(self, peers: Collection[Lease]) -> Wanted:
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Nothing: peers are reached by other means, and what another method left is taken out."""
-        return Wanted({})
+        return Wanted()
 
     async def run(self) -> None:
         """Nothing to run."""

@@ -19,7 +19,7 @@ from typing import ClassVar, NewType, Self
 from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, Wanted, on_link
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
 from flanneld.kernel import Entry, FdbEntry, Kernel, Neighbour, Owner, Route, VxlanLink
-from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
+from flanneld.lease import Family, IPAddress, Judged, Lease, LeaseAttrs, family_of
 from flanneld.log import Log
 from flanneld.tunnel import AUTO, NATIVE, PYTHON
 
@@ -234,6 +234,7 @@ class VxlanNetwork:
         self._kernel = kernel
         self._wanted = wanted
         self._devices: dict[Family, int] = {}
+        self._plans = Judged(lambda peer: self._planner.plan(peer, self._devices))
         self.adopted = False
 
     @property
@@ -262,10 +263,13 @@ class VxlanNetwork:
     def speaks(self, peer: Lease) -> bool:
         return self._planner.speaks(peer)
 
-    async def reach(self, peers: Collection[Lease]) -> Wanted:
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Bring the devices back if need be, and lead every peer's subnets to its VTEP."""
+        before = self._devices
         self.ensure_devices()
-        return Wanted({peer: self._planner.plan(peer, self._devices) for peer in peers})
+        if disturbed or self._devices != before:
+            self._plans.forget()
+        return Wanted([*self._plans.of(peers, again=Refusal)])
 
     async def run(self) -> None:
         """Nothing: the kernel forwards."""

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from flanneld.backend import BackendError, Plan, Refusal, Uplink, Wanted
 from flanneld.config import NetworkConfig
-from flanneld.kernel import FdbEntry, Kernel, KernelError, Owner, VxlanLink
-from flanneld.lease import Family, Lease, LeaseAttrs
+from flanneld.kernel import Entry, FdbEntry, Kernel, KernelError, Owner, VxlanLink
+from flanneld.lease import Family, Judged, Lease, LeaseAttrs
 from flanneld.linux.links import adjust_link, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.safe import open_safe
@@ -106,6 +106,16 @@ class Tap:
         return found.index
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One peer's plan, by where it is kept."""
+
+    entries: tuple[Entry, ...]
+    """In the kernel."""
+    hosts: Mapping[int, Endpoint]
+    """Here: its FDB entries."""
+
+
 class UserVxlanNetwork:
     """The TAP, peers' routes and neighbours, and the FDB here."""
 
@@ -116,6 +126,8 @@ class UserVxlanNetwork:
         self._planner, self._networks, self._tap = planner, tuple(networks), tap
         self._addresses: tuple[IPv4Interface, ...] = ()
         self._reached = asyncio.Event()
+        self._device = 0
+        self._plans = Judged(self._plan)
 
     @property
     def attrs(self) -> LeaseAttrs:
@@ -139,16 +151,27 @@ class UserVxlanNetwork:
     def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         return self.plane.counters.told()
 
-    async def reach(self, peers: Collection[Lease]) -> Wanted:
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Bring the TAP back if need be; routes and neighbours are the kernel's, FDB entries ours."""
         device = self._tap.restore(self._addresses)
-        planned = {peer: self._planner.plan(peer, {4: device}) for peer in peers}
-        fdb = [entry for plan in planned.values() if not isinstance(plan, Refusal) for entry in plan if isinstance(entry, FdbEntry)]
-        port = self._tap.wanted.port
-        self.switch.hosts = {int(entry.mac.replace(":", ""), 16): (str(entry.destination), port) for entry in fdb}
+        if disturbed or device != self._device:
+            self._plans.forget()
+        self._device = device
+        planned = self._plans.of(peers, again=Refusal)
+        self.switch.hosts = {mac: host for _, plan in planned if not isinstance(plan, Refusal) for mac, host in plan.hosts.items()}
         self.plane.refresh()
         self._reached.set()
-        return Wanted({peer: plan if isinstance(plan, Refusal) else _in_kernel(plan) for peer, plan in planned.items()})
+        return Wanted([(peer, plan if isinstance(plan, Refusal) else plan.entries) for peer, plan in planned])
+
+    def _plan(self, peer: Lease) -> Split | Refusal:
+        plan = self._planner.plan(peer, {4: self._device})
+        if isinstance(plan, Refusal):
+            return plan
+        port = self._tap.wanted.port
+        hosts = {
+            int(entry.mac.replace(":", ""), 16): (str(entry.destination), port) for entry in plan if isinstance(entry, FdbEntry)
+        }
+        return Split(tuple(entry for entry in plan if not isinstance(entry, FdbEntry)), hosts)
 
     async def run(self) -> None:
         """Carry frames until cancelled; a TAP that somebody deletes is made again, and what led to it is with the next `reach`."""
@@ -169,10 +192,6 @@ class UserVxlanNetwork:
 
     def remove(self) -> None:
         self._tap.kept.forget()
-
-
-def _in_kernel(plan: Plan) -> Plan:
-    return plan if isinstance(plan, Refusal) else tuple(entry for entry in plan if not isinstance(entry, FdbEntry))
 
 
 def forget_kept() -> None:

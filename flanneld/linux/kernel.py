@@ -10,7 +10,7 @@ import errno
 import socket
 from collections.abc import Collection, Iterable, Sequence
 
-from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, Route, VxlanLink
+from flanneld.kernel import Entry, FdbEntry, KernelError, Link, NextHop, Owner, Route, VxlanLink
 from flanneld.lease import IPAddress
 from flanneld.linux import links
 from flanneld.linux import rtnetlink as rt
@@ -40,17 +40,19 @@ class LinuxKernel:
         # EEXIST without NLM_F_EXCL: that very IPv4 route is there, behind another in its slot.
         return self._transact(list(entries), frozenset((errno.EEXIST,)), delete=False)
 
-    def remove(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
-        """See Kernel.remove. What is absent is left out, for its message might fit another entry.
+    def remove(self, entries: Iterable[Entry], *, known: bool = False) -> tuple[KernelError, ...]:
+        """See Kernel.remove. What is absent is left out where its message might fit another entry.
 
         To the kernel a neighbour is its address, whatever its MAC; no gateway is any gateway; and IPv4's metric 0 is any metric.
         """
         gone = frozenset(entries)
         if not gone:
             return ()
-        protocols = {entry.protocol for entry in gone if isinstance(entry, Route)}
-        present = self._read(protocols, {entry.device for entry in gone if not isinstance(entry, Route)})
-        return self._transact(list(gone & present), ABSENT, delete=True)
+        exact = frozenset(entry for entry in gone if isinstance(entry, FdbEntry) or (known and isinstance(entry, Route)))
+        vague = gone - exact
+        protocols = {entry.protocol for entry in vague if isinstance(entry, Route)}
+        present = self._read(protocols, {entry.device for entry in vague if not isinstance(entry, Route)}) if vague else frozenset()
+        return self._transact([*exact, *(vague & present)], ABSENT, delete=True)
 
     def link(self, name: str) -> Link | None:
         return links.link(self._netlink, name)

@@ -71,7 +71,9 @@ class Mirror:
         self._config_key = config_key
         self._prefix = prefix
         self._config: str | None = None
-        self._leases: dict[str, Lease] = {}
+        self._subnets: dict[str, Subnets] = {}
+        """By key."""
+        self._leases: dict[Subnets, Lease] = {}
         self.apply(Change(key.key, key) for key in keys)
 
     def apply(self, changes: Iterable[Change]) -> None:
@@ -80,12 +82,14 @@ class Mirror:
             if change.key == self._config_key:
                 self._config = None if change.now is None else change.now.value.decode(errors="replace")
             elif change.key.startswith(self._prefix):
-                self._leases.pop(change.key, None)
+                if (subnets := self._subnets.pop(change.key, None)) is not None:
+                    self._leases.pop(subnets, None)
                 if change.now is None:
                     self._reader.forget(change.key)
-                else:
-                    self._leases |= {held.key.key: held.lease for held in self._reader.readable((change.now,))}
+                for held in self._reader.readable((change.now,) if change.now is not None else ()):
+                    self._subnets[change.key] = held.lease.subnets
+                    self._leases[held.lease.subnets] = held.lease
 
     def snapshot(self) -> Snapshot:
         """What there is now; it does not change any more."""
-        return Snapshot(MappingProxyType({lease.subnets: lease for lease in self._leases.values()}), self._config)
+        return Snapshot(MappingProxyType(dict(self._leases)), self._config)

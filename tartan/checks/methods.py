@@ -73,7 +73,7 @@ async def _add(planned: Planned, method: str, attached: Network, own: Lease | No
     if own is not None:
         await attached.adopt(own)
     wanted = await attached.reach(peers)
-    planned.plans |= wanted.plans
+    planned.plans |= dict(wanted.plans)
     planned.shared += wanted.entries
     planned.method |= dict.fromkeys(peers, method)
     planned.owner = _together((planned.owner, attached.owner))
@@ -109,11 +109,11 @@ class SeenUdp:
         """Its lease names no method."""
         return not peer.attrs.backend_type
 
-    async def reach(self, peers: Collection[Lease]) -> Wanted:
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """The routes that lead to the process, which knows the peers."""
         _, refused = udp.plan(peers, 0)
         reached: dict[Lease, Plan] = dict.fromkeys(peers, ())
-        return Wanted(reached | {refusal.lease: refusal for refusal in refused}, self._routes)
+        return Wanted([*(reached | {refusal.lease: refusal for refusal in refused}).items()], self._routes)
 
     async def run(self) -> None:
         """Nothing."""

@@ -38,8 +38,8 @@ class WatchedKernel:
         errors = [KernelError(errno.EINVAL, entry, "as the test wants it") for entry in given if entry in self.refused]
         return (*errors, *self._kernel.add(entry for entry in given if entry not in self.refused))
 
-    def remove(self, entries: Iterable[Entry]) -> tuple[KernelError, ...]:
-        return self._kernel.remove(self._written(entries))
+    def remove(self, entries: Iterable[Entry], *, known: bool = False) -> tuple[KernelError, ...]:
+        return self._kernel.remove(self._written(entries), known=known)
 
     def link(self, name: str) -> Link | None:
         return self._kernel.link(name)

@@ -16,10 +16,10 @@ from typing import ClassVar, Self
 
 from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
 from flanneld.backends.udp.forward import Router
-from flanneld.backends.udp.routes import PrefixTable
+from flanneld.backends.udp.routes import PrefixTable, as_numbers
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
 from flanneld.kernel import Kernel, KernelError, Owner, Route
-from flanneld.lease import Lease, LeaseAttrs
+from flanneld.lease import Judged, Lease, LeaseAttrs
 from flanneld.linux.links import adjust_link, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.safe import open_safe
@@ -46,15 +46,17 @@ log = Log(__name__)
 
 def plan(peers: Collection[Lease], port: int) -> tuple[dict[IPv4Network, Endpoint], tuple[Refusal, ...]]:
     """Which peer takes which subnet's packets, and the peers that cannot; like flannel's, it takes leases of any backend type."""
-    reachable: dict[IPv4Network, Endpoint] = {}
-    refused = []
-    for peer in peers:
-        subnet, address = peer.subnet(4), peer.attrs.public_ip(4)
-        if isinstance(subnet, IPv4Network) and address and not address.is_unspecified:
-            reachable[subnet] = (str(address), port)
-        else:
-            refused.append(Refusal(peer, "has no IPv4 subnet or no IPv4 address"))
-    return reachable, tuple(refused)
+    judged = [(peer, placed(peer)) for peer in peers]
+    reachable = {subnet: (host, port) for peer, found in judged if not isinstance(found, Refusal) for subnet, host in [found]}
+    return reachable, tuple(found for _, found in judged if isinstance(found, Refusal))
+
+
+def placed(peer: Lease) -> tuple[IPv4Network, str] | Refusal:
+    """A peer's subnet, and the address of its host."""
+    subnet, address = peer.subnet(4), peer.attrs.public_ip(4)
+    if isinstance(subnet, IPv4Network) and address and not address.is_unspecified:
+        return subnet, str(address)
+    return Refusal(peer, "has no IPv4 subnet or no IPv4 address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,11 @@ class UdpNetwork:
         self.plane, self.router = device.plane, device.router
         self._port = port
         self._device = device
-        self._reachable: dict[IPv4Network, Endpoint] = {}
-        self._left: dict[IPv4Network, tuple[Endpoint, float]] = {}
+        self._reachable: dict[tuple[int, int], Endpoint] = {}
+        """By subnet, as numbers."""
+        self._left: dict[tuple[int, int], tuple[Endpoint, float]] = {}
         """Who is reachable no more, and since when."""
+        self._rows = Judged(self._row)
         self._reached = asyncio.Event()
         """Peers are known. Before that packets wait, from an earlier run too: there is nobody to send them to."""
 
@@ -143,17 +147,24 @@ class UdpNetwork:
         return not peer.attrs.backend_type
 
     def hear(self, peers: Collection[Lease]) -> None:
-        self.router.sources = PrefixTable(plan(peers, self._port)[0])
+        self.router.sources = PrefixTable.of_numbers(self._reaching(peers))
 
     def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         return self.plane.counters.told()
 
-    async def reach(self, peers: Collection[Lease]) -> Wanted:
+    def _row(self, peer: Lease) -> tuple[tuple[int, int], Endpoint] | Refusal:
+        found = placed(peer)
+        return found if isinstance(found, Refusal) else (as_numbers(found[0]), (found[1], self._port))
+
+    def _reaching(self, peers: Collection[Lease]) -> dict[tuple[int, int], Endpoint]:
+        return dict(row for _, row in self._rows.of(peers) if not isinstance(row, Refusal))
+
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Send by a table of these peers from the next packet on; who is gone from it still gets what is in the TUN's queue.
 
         It may be reached by another method from now on, to which the kernel leads what comes after.
         """
-        reachable, refused = plan(peers, self._port)
+        reachable = self._reaching(peers)
         loop = asyncio.get_running_loop()
         self._left |= {subnet: (peer, loop.time()) for subnet, peer in self._reachable.items() if subnet not in reachable}
         if self._left:
@@ -162,13 +173,15 @@ class UdpNetwork:
         self._look_up()
         self._reached.set()
         self._device.restore()
-        return Wanted({refusal.lease: refusal for refusal in refused}, (self._device.route,))
+        refused = [(peer, row) for peer, row in self._rows.of(peers) if isinstance(row, Refusal)]
+        return Wanted(refused, (self._device.route,))
 
     def _look_up(self) -> None:
         """Have the data plane look things up in what is known now."""
         now = asyncio.get_running_loop().time()
         self._left = {subnet: (peer, since) for subnet, (peer, since) in self._left.items() if now < since + QUEUE_S}
-        self.router.peers = PrefixTable({**{subnet: peer for subnet, (peer, _) in self._left.items()}, **self._reachable})
+        left = {subnet: peer for subnet, (peer, _) in self._left.items()}
+        self.router.peers = PrefixTable.of_numbers({**left, **self._reachable})
         self.plane.refresh()
 
     async def run(self) -> None:

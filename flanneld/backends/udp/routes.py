@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 V = TypeVar("V")
+
+
+def as_numbers(prefix: IPv4Network) -> tuple[int, int]:
+    """Netmask and address."""
+    return int(prefix.netmask), int(prefix.network_address)
 
 
 class PrefixTable(Generic[V]):
     """Prefixes and their values, never changed: a new set of peers is a new table."""
 
     def __init__(self, entries: Mapping[IPv4Network, V]) -> None:
+        self._set({as_numbers(prefix): value for prefix, value in entries.items()})
+
+    @classmethod
+    def of_numbers(cls, entries: Mapping[tuple[int, int], V]) -> Self:
+        """The same of `as_numbers`: with thousands of prefixes it is worth while to work them out once."""
+        made = cls({})
+        made._set(entries)
+        return made
+
+    def _set(self, entries: Mapping[tuple[int, int], V]) -> None:
         by_mask: dict[int, dict[int, V]] = {}
-        for prefix, value in entries.items():
-            by_mask.setdefault(int(prefix.netmask), {})[int(prefix.network_address)] = value
+        for (mask, number), value in entries.items():
+            by_mask.setdefault(mask, {})[number] = value
         self._levels = sorted(by_mask.items(), reverse=True)
         """Mask and the prefixes of that length by their number, longest first: as a rule one level, subnets being of one size."""
 

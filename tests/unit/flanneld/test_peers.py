@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 
-from flanneld.backend import Programmed, Refusal
+from flanneld.backend import Refusal
 from flanneld.kernel import Report, Route
 from flanneld.lease import Lease
 from flanneld.peers import MANY_REPAIRS, REPAIRS_S, TRUST_S, Calm, PeerLoop, believed, eligible
+from flanneld.program import Programmed
 from flanneld.store import StoreError
 from peers_of import lease, network
 
