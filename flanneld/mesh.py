@@ -222,7 +222,10 @@ class Mesh:
     async def _follow(self, live: Live, uplink: Uplink) -> list[Live]:
         """A former method over another uplink."""
         await live.resources.aclose()
-        return await self._attach_former(live.config, uplink)
+        followed = await self._attach_former(live.config, uplink)
+        for one in followed:
+            one.spoken_at = live.spoken_at  # nobody speaks it any more than before
+        return followed
 
     async def _attach_former(self, config: NetworkConfig, uplink: Uplink) -> list[Live]:
         try:
