@@ -1,7 +1,7 @@
-"""Traffic control: token bucket queues and the redirection of what an interface receives; must not know why.
+"""Traffic control: token bucket queues, the redirection of what an interface receives, and programs; must not know why.
 
 Each function raises KernelError when the kernel refuses. Source: linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h,
-net/sched/sch_tbf.c. All integers are in host order:
+net/sched/sch_tbf.c, net/sched/cls_bpf.c. All integers are in host order:
 
     tcmsg         u8 family, 3 unused, i32 ifindex, u32 handle, u32 parent, u32 info
     tc_ratespec   u8 cell_log, u8 linklayer, u16 overhead, i16 cell_align, u16 mpu, u32 rate
@@ -17,6 +17,7 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
+from enum import IntEnum
 
 from flanneld.kernel import KernelError
 from flanneld.linux.message import (
@@ -36,7 +37,7 @@ from flanneld.linux.netlink import Netlink
 
 NLM_F_ECHO = 0x8
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
-RTM_NEWTFILTER, RTM_GETTFILTER = 44, 46
+RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 TC_H_ROOT, TC_H_INGRESS = 0xFFFF_FFFF, 0xFFFF_FFF1
 TC_H_OF_TBF, TC_H_OF_INGRESS = 0x0001_0000, 0xFFFF_0000
 """Handles: 1: and, which the kernel wants so, ffff:."""
@@ -48,7 +49,10 @@ TCA_U32_SEL, TCA_U32_ACT, TC_U32_TERMINAL = 5, 7, 1
 TCA_MATCHALL_ACT = 2
 TCA_ACT_KIND, TCA_ACT_OPTIONS, TCA_MIRRED_PARMS = 1, 2, 2
 TC_ACT_STOLEN, TCA_EGRESS_REDIR = 4, 1
-ETH_P_ALL = 3
+TCA_BPF_FD, TCA_BPF_NAME, TCA_BPF_FLAGS, TCA_BPF_ID = 6, 7, 8, 11
+TCA_BPF_FLAG_ACT_DIRECT = 1
+"""What the program returns is what becomes of the packet; TC_ACT_UNSPEC: ask the next filter."""
+ETH_P_IP, ETH_P_ALL = 0x0800, 3
 FIRST = 1
 """The filter's priority, and the place of its action."""
 
@@ -68,6 +72,43 @@ ABSENT = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
 """How the kernel says that there is no such queue, or no such interface."""
 CLASSIFIERS = ("u32", "matchall")
 """What can match every packet; kernels have one or the other, or both."""
+
+
+class Side(IntEnum):
+    """Where filters see an interface's packets (TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS) and so on)."""
+
+    INGRESS = 0xFFFF_FFF2
+    EGRESS = 0xFFFF_FFF3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of one program, which sees IPv4 packets there, but none with a VLAN tag."""
+
+    index: int
+    """The interface."""
+    side: Side
+    priority: int
+    """Filters of lower numbers see packets first."""
+    handle: int
+
+    def encode(self) -> bytes:
+        """The fixed header of messages about it."""
+        info = self.priority << 16 | socket.htons(ETH_P_IP)
+        return TCMSG.pack(socket.AF_UNSPEC, self.index, self.handle, self.side, info)
+
+    def __str__(self) -> str:
+        return f"program for {self.side.name.lower()} of link {self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A program at its place."""
+
+    name: str
+    """What it was called when it was put there."""
+    program: int
+    """The kernel's number for it, which no other program ever had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +219,53 @@ def decode_redirection(message: Message) -> int:
     return MIRRED.unpack_from(parms)[-1] if parms and string(action.get(TCA_ACT_KIND)) == "mirred" else 0
 
 
+def ensure_filters(nl: Netlink, index: int, *, egress: bool) -> bool:
+    """Let the interface have filters of what it receives, and with `egress` of what it sends; False: it could have some already."""
+    request = Message(
+        RTM_NEWQDISC,
+        TCMSG.pack(socket.AF_UNSPEC, index, TC_H_OF_INGRESS, TC_H_INGRESS, 0) + text(TCA_KIND, "clsact" if egress else "ingress"),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+    (outcome,) = nl.transact([request])
+    if outcome and outcome != errno.EEXIST:
+        raise KernelError(int(outcome), f"filters of link {index}", outcome.why)
+    return not outcome
+
+
+def attach_program(nl: Netlink, place: Place, program: int, name: str) -> None:
+    """Run the program, an open descriptor, on what passes there, in the place of the one before; no packet goes by in between."""
+    options = (u32(TCA_BPF_FD, program), text(TCA_BPF_NAME, name), u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT))
+    body = place.encode() + text(TCA_KIND, "bpf") + nested(TCA_OPTIONS, *options)
+    nl.change(place, Message(RTM_NEWTFILTER, body, NLM_F_CREATE))
+
+
+def attached_program(nl: Netlink, place: Place) -> Attached | None:
+    """The program there; None when there is none, or another kind of filter, or no such interface."""
+    try:
+        found = attributes(nl.get(place, Message(RTM_GETTFILTER, place.encode())).body, TCMSG.size)
+    except KernelError as error:
+        if error.errno in ABSENT:
+            return None
+        raise
+    options = attributes(found.get(TCA_OPTIONS, b""))
+    if string(found.get(TCA_KIND)) != "bpf":
+        return None
+    return Attached(string(options.get(TCA_BPF_NAME)), integer(options.get(TCA_BPF_ID)))
+
+
+def detach_program(nl: Netlink, place: Place) -> None:
+    """Take the filter out; nothing happens when there is none, or no such interface."""
+    (outcome,) = nl.transact([Message(RTM_DELTFILTER, place.encode())])
+    if outcome and outcome not in ABSENT:
+        raise KernelError(int(outcome), f"removal of the {place}", outcome.why)
+
+
+def has_filters(nl: Netlink, index: int) -> bool:
+    """Whether anybody filters what passes the interface, on either side."""
+    requests = (Message(RTM_GETTFILTER, TCMSG.pack(socket.AF_UNSPEC, index, 0, side, 0)) for side in Side)
+    return any(nl.dump(request) for request in requests)
+
+
 def remove_token_bucket(nl: Netlink, index: int) -> None:
     """Give the interface its usual queue back; nothing happens when it has it, or is not there."""
     if token_bucket(nl, index) is not None:
@@ -185,7 +273,7 @@ def remove_token_bucket(nl: Netlink, index: int) -> None:
 
 
 def remove_ingress(nl: Netlink, index: int) -> None:
-    """Let the interface receive as usual again; nothing happens when it does, or is not there."""
+    """Let the interface receive as usual again, and without clsact also send; nothing happens when it does, or is not there."""
     _remove(nl, index, TC_H_INGRESS)
 
 

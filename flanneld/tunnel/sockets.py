@@ -71,9 +71,9 @@ def _set_up(underlay: socket.socket, fragments: bool) -> None:
     underlay.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
 
 
-def offload(underlay: socket.socket) -> Offloads:
-    """Ask the kernel for all that it can do."""
-    return Offloads(_accepts(underlay, UDP_SEGMENT, 0), _accepts(underlay, _UDP_GRO, 1))
+def offload(underlay: socket.socket, *, merging: bool = True) -> Offloads:
+    """Ask the kernel for all that it can do; not `merging`: datagrams are to come one by one."""
+    return Offloads(_accepts(underlay, UDP_SEGMENT, 0), _accepts(underlay, _UDP_GRO, int(merging)) and merging)
 
 
 def _accepts(underlay: socket.socket, option: int, value: int) -> bool:

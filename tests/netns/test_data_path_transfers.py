@@ -26,7 +26,7 @@ PORT = 8285
 UDP_GRO, SOL_UDP = 104, 17
 
 
-@pytest.fixture(params=["tun", "native"])
+@pytest.fixture(params=["tun", "native", "ebpf"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = World(network(DataPath=request.param))
     with made.up():

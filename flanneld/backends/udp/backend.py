@@ -8,27 +8,30 @@ daemon goes on. If none comes in time, they go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import ClassVar, Self
 
+from flanneld import FlanneldError
 from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
+from flanneld.backends.udp.device import Device
+from flanneld.backends.udp.ebpf.kernel_path import remove_leftovers
 from flanneld.backends.udp.forward import Router
 from flanneld.backends.udp.routes import PrefixTable, as_numbers
+from flanneld.backends.udp.shortcut import Shortcut
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
-from flanneld.kernel import Kernel, KernelError, Owner, Route
+from flanneld.kernel import Kernel, KernelError, Owner
 from flanneld.lease import Judged, Lease, LeaseAttrs
-from flanneld.linux.links import adjust_link, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.safe import open_safe
+from flanneld.linux.tun import TunDevice
 from flanneld.log import Log
 from flanneld.retry import Backoff, retry
 from flanneld.tunnel import AUTO, NATIVE, PYTHON
 from flanneld.tunnel.choice import chosen_plane, said
 from flanneld.tunnel.kept import Kept
-from flanneld.tunnel.plane import Plane
 from flanneld.tunnel.sockets import offload, open_icmp
 from flanneld.tunnel.switch import OUTER_SIZE, Endpoint
 
@@ -36,8 +39,9 @@ DEFAULT_PORT = 8285
 DEVICE = "flannel%d"
 """The first free number, as flannel asks for: flannel0 unless another daemon is there."""
 
-DATA_PATHS = (PYTHON, NATIVE, AUTO)
-"""In Python; the same with its loop in C; the best that works on this host."""
+EBPF = "ebpf"
+DATA_PATHS = (PYTHON, NATIVE, EBPF, AUTO)
+"""In Python; the same with its loop in C; in the kernel, but for what is rare; the best that works on this host."""
 QUEUE_S = 1.0
 """Longer than packets wait in the TUN's queue, on a busy machine too."""
 
@@ -49,6 +53,12 @@ def plan(peers: Collection[Lease], port: int) -> tuple[dict[IPv4Network, Endpoin
     judged = [(peer, placed(peer)) for peer in peers]
     reachable = {subnet: (host, port) for peer, found in judged if not isinstance(found, Refusal) for subnet, host in [found]}
     return reachable, tuple(found for _, found in judged if isinstance(found, Refusal))
+
+
+def _hosts(peers: Iterable[Lease]) -> dict[IPv4Network, IPv4Address]:
+    """Whose host is where, of those who can be reached."""
+    found = map(placed, peers)
+    return {subnet: IPv4Address(host) for one in found if not isinstance(one, Refusal) for subnet, host in [one]}
 
 
 def placed(peer: Lease) -> tuple[IPv4Network, str] | Refusal:
@@ -106,11 +116,34 @@ class UdpBackend:
             underlay = stack.enter_context(kept.underlay(address.ip, self.port))
             router = Router(stack.enter_context(open_icmp()), strict=self.check_source)
             netlink = stack.enter_context(Netlink())
-            kind, chosen = chosen_plane(self.data_path, "udp")
-            plane = stack.enter_context(kind(underlay, kept.tun(netlink), router, offload(underlay), uplink.mtu - OUTER_SIZE))
-            said.info("data path", "data path", **chosen, device=plane.tun.name, **plane.facts())
-            device = Device(plane, router, netlink, kernel, pool.network, uplink.mtu - OUTER_SIZE, kept)
+            tun, mtu = kept.tun(netlink), uplink.mtu - OUTER_SIZE
+            shortcut, why = self._shortcut(netlink, uplink, address.ip, tun)
+            if shortcut is not None:
+                stack.callback(shortcut.close)
+            kind, chosen = chosen_plane(AUTO if shortcut or self.data_path == EBPF else self.data_path, "udp")
+            plane = stack.enter_context(kind(underlay, tun, router, offload(underlay, merging=shortcut is None), mtu))
+            beside = {"path": EBPF, "beside": chosen["path"]} if shortcut else {**chosen, **why}
+            said.info("data path", "data path", **beside, device=plane.tun.name, **plane.facts())
+            device = Device(plane, router, netlink, kernel, pool.network, mtu, kept, shortcut)
             yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device)
+
+    def _shortcut(
+        self, netlink: Netlink, uplink: Uplink, address: IPv4Address, tun: TunDevice
+    ) -> tuple[Shortcut | None, dict[str, str]]:
+        """The kernel's part, if there is to be one; else what speaks against it. Raises FlanneldError when it must be."""
+        if self.data_path not in {EBPF, AUTO}:
+            remove_leftovers(netlink, uplink.index)  # of a run that had it, and was killed
+            return None, {}
+        shortcut = Shortcut(netlink, uplink.index, address, self.port, self.check_source)
+        try:
+            shortcut.follow(tun.index)
+        except FlanneldError as error:
+            if self.data_path == EBPF:
+                tun.close()
+                raise
+            remove_leftovers(netlink, uplink.index)
+            return None, {"why": f"not {EBPF}: {error}"}
+        return shortcut, {}
 
 
 class UdpNetwork:
@@ -148,9 +181,12 @@ class UdpNetwork:
 
     def hear(self, peers: Collection[Lease]) -> None:
         self.router.sources = PrefixTable.of_numbers(self._reaching(peers))
+        if self._device.shortcut is not None:
+            self._device.shortcut.hear(_hosts(peers))
 
     def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
-        return self.plane.counters.told()
+        done, dropped = self.plane.counters.told()
+        return {**done, **(self._device.shortcut.counters() if self._device.shortcut else {})}, dropped
 
     def _row(self, peer: Lease) -> tuple[tuple[int, int], Endpoint] | Refusal:
         found = placed(peer)
@@ -173,6 +209,8 @@ class UdpNetwork:
         self._look_up()
         self._reached.set()
         self._device.restore()
+        if self._device.shortcut is not None:
+            self._device.shortcut.reach(_hosts(peers))
         refused = [(peer, row) for peer, row in self._rows.of(peers) if isinstance(row, Refusal)]
         return Wanted(refused, (self._device.route,))
 
@@ -187,17 +225,23 @@ class UdpNetwork:
     async def run(self) -> None:
         """Carry packets until cancelled; a TUN that somebody deletes is made again."""
         await self._reached.wait()
+        with ExitStack() as stack:
+            if self._device.shortcut is not None:
+                stack.callback(asyncio.create_task(self._device.shortcut.keep()).cancel)
+            stack.enter_context(self.plane.running())
+            await self._look_after()
+
+    async def _look_after(self) -> None:
         plane = self.plane
-        with plane.running():
-            while True:
-                await plane.until_tun_lost()
-                log.warning("tun device deleted, making it again", device=plane.tun.name)
-                await retry(
-                    self._restore,
-                    KernelError,
-                    Backoff(first_s=0.1, cap_s=10),
-                    failed=lambda error: log.warning("tun device not restored", why=error),
-                )
+        while True:
+            await plane.until_tun_lost()
+            log.warning("tun device deleted, making it again", device=plane.tun.name)
+            await retry(
+                self._restore,
+                KernelError,
+                Backoff(first_s=0.1, cap_s=10),
+                failed=lambda error: log.warning("tun device not restored", why=error),
+            )
 
     async def _restore(self) -> None:
         self._device.restore()
@@ -206,42 +250,3 @@ class UdpNetwork:
     def remove(self) -> None:
         """Keep nothing for a next run: the TUN goes when its context ends."""
         self._device.kept.forget()
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """The TUN as it should be: up, with our subnet's first address as a /32, and the route to the pod network through it."""
-
-    plane: Plane
-    router: Router
-    netlink: Netlink
-    kernel: Kernel
-    network: IPv4Network
-    mtu: int
-    kept: Kept
-
-    @property
-    def owner(self) -> Owner:
-        """The TUN, and whatever another method left in the pod network: it would be the longer prefix."""
-        return Owner((self.network,), frozenset({self.plane.tun.index}))
-
-    @property
-    def route(self) -> Route:
-        """The pod network's, through the TUN."""
-        return Route(self.network, self.plane.tun.index)
-
-    def restore(self) -> None:
-        """Bring device and address to what they should be; what is so already is left alone. Raises KernelError."""
-        found = link(self.netlink, self.plane.tun.name)
-        if found is None or found.index != self.plane.tun.index or self.plane.tun_lost:
-            self.plane.use(self.kept.new_tun(self.netlink))
-            found = present_link(self.netlink, self.plane.tun.name)
-        adjust_link(self.netlink, found, mtu=self.mtu)
-        if self.router.address is None:
-            return
-        set_addresses(self.netlink, found.index, (IPv4Interface((self.router.address, 32)),))
-
-    def lead_there(self) -> None:
-        """The route, at once after the device was lost; else it is the mesh's to program. Raises KernelError."""
-        for refused in self.kernel.add((self.route,)):
-            raise refused

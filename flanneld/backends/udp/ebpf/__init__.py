@@ -1,0 +1,1 @@
+"""The udp backend's data path inside the kernel, by tc and eBPF."""
