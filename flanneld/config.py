@@ -124,6 +124,16 @@ def read_bool(config: Mapping[str, object], key: str, default: bool) -> bool:
     return default if value is None else value
 
 
+def read_switch(config: Mapping[str, object], key: str) -> bool | None:
+    """True, false, or None for "auto", which is also the default; raises ConfigError."""
+    value = config.get(key.lower())
+    if value is None or (isinstance(value, str) and value.lower() == "auto"):
+        return None
+    if not isinstance(value, bool):
+        raise ConfigError(f"Backend.{key}", f'expected true, false or "auto", got {_shown(value)}')
+    return value
+
+
 def read_choice(config: Mapping[str, object], key: str, choices: Sequence[str]) -> str:
     """Read a word, the first of the choices where there is none; raises ConfigError for any other."""
     value = _read(config, key, str, "Backend.")

@@ -141,6 +141,8 @@ class VxlanLink:
     """Group Based Policy extension (draft-smith-vxlan-group-policy)."""
     addresses: tuple[IPInterface, ...] | None = None
     """All global addresses the device is to have, others are removed; None: as they are (our subnet is not known yet)."""
+    tx_checksum: bool | None = None
+    """Checksums of what is sent by it are left to hardware; None: as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,24 +6,23 @@ VTEP address's MAC (Neighbour), that MAC's host (FdbEntry). RFC 7348. Go flannel
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from ipaddress import ip_interface
-from typing import ClassVar, NewType, Self
+from typing import ClassVar, Self
 
 from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, Wanted, on_link
-from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
-from flanneld.kernel import Entry, FdbEntry, Kernel, Neighbour, Owner, Route, VxlanLink
+from flanneld.backends.vtep import Vni, Vtep, checksum_trap, plan, vni_of, vtep_mac
+from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int, read_switch
+from flanneld.kernel import Kernel, Owner, VxlanLink
 from flanneld.lease import Family, IPAddress, Judged, Lease, LeaseAttrs, family_of
-from flanneld.log import Log
+from flanneld.linux.hardware import driver_of
+from flanneld.log import Log, Once
 from flanneld.tunnel import AUTO, NATIVE, PYTHON
 
 log = Log(__name__)
+said = Once(log)
 
 BACKEND_TYPE = "vxlan"
 DEFAULT_PORT = 8472
@@ -37,84 +36,14 @@ KERNEL, USERSPACE = "kernel", "userspace"
 LONGEST_NAME = 15
 """IFNAMSIZ of linux/if.h, less its NUL."""
 
-Vni = NewType("Vni", int)
-
-
-@dataclass(frozen=True, slots=True)
-class Vtep:
-    """Where one family's frames for a peer go: what a lease's BackendData says."""
-
-    vni: Vni | None
-    """None: an old flannel, which did not publish it."""
-    mac: str
-
-    def render(self) -> str:
-        """The compact JSON that Go flannel publishes."""
-        return json.dumps({"VNI": self.vni, "VtepMAC": self.mac}, separators=(",", ":"))
-
-
-@lru_cache(maxsize=16384)
-def parse_vtep(data: str) -> Vtep:
-    """Read a peer's BackendData; raises ValueError saying what is wrong with it. Each round reads every peer's, as a rule again."""
-    try:
-        fields = json.loads(data or "null")
-    except (ValueError, RecursionError):
-        raise ValueError(f"published BackendData {data!r}, expected JSON") from None
-    found = {str(key).lower(): value for key, value in fields.items()} if isinstance(fields, dict) else {}
-    mac, vni = found.get("vtepmac"), found.get("vni")
-    if not isinstance(mac, str) or not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", mac):
-        raise ValueError(f"published VtepMAC {mac!r}, expected six octets as aa:bb:cc:dd:ee:ff")
-    if int(mac[:2], 16) & 1 or not int(mac.replace(":", ""), 16):
-        raise ValueError(f"published VtepMAC {mac!r}, expected one host's, not a group's and not zero")
-    return Vtep(Vni(vni) if isinstance(vni, int) else None, mac.lower())
-
-
-def vni_of(data: str) -> Vni | None:
-    """The VNI that a peer's BackendData names; None when it names none that can be read."""
-    try:
-        return parse_vtep(data).vni
-    except ValueError:
-        return None
-
-
-def vtep_mac(public_ip: IPAddress, vni: Vni) -> str:
-    """A locally administered unicast MAC that is this host's for ever: a device made anew keeps what peers know."""
-    octets = bytearray(hashlib.sha256(f"vtep {public_ip} {vni}".encode()).digest()[:6])
-    octets[0] = octets[0] & 0xFC | 0x02
-    return octets.hex(":")
-
-
-def plan(peer: Lease, vni: Vni, devices: Mapping[Family, int], uplink: int, direct: Callable[[IPAddress], bool]) -> Plan:
-    """What one peer needs: a plain route where `direct` says it is on the uplink's segment, else route, neighbour and FDB entry."""
-    entries: list[Entry] = []
-    for subnet in peer.subnets:
-        family = family_of(subnet)
-        address = peer.attrs.public_ip(family)
-        if address is None:
-            return Refusal(peer, f"has the subnet {subnet} but no public IPv{family} address")
-        if direct(address):
-            entries.append(Route(subnet, uplink, address))
-            continue
-        try:
-            vtep = parse_vtep(peer.attrs.data(family))
-        except ValueError as error:
-            return Refusal(peer, str(error), foreign=True)
-        if vtep.vni not in (None, vni):
-            return Refusal(peer, f"is on VNI {vtep.vni}, ours is {vni}", foreign=True)
-        device, gateway = devices[family], subnet.network_address
-        entries += (
-            Neighbour(device, gateway, vtep.mac),
-            FdbEntry(device, vtep.mac, address),
-            Route(subnet, device, gateway, onlink=True),
-        )
-    return tuple(entries)
-
 
 @dataclass(frozen=True, slots=True)
 class VxlanBackend:
     """flannel's vxlan settings."""
 
-    KEYS: ClassVar[frozenset[str]] = frozenset({"vni", "port", "mtu", "gbp", "learning", "directrouting", "mode", "datapath"})
+    KEYS: ClassVar[frozenset[str]] = frozenset(
+        {"vni", "port", "mtu", "gbp", "learning", "directrouting", "mode", "datapath", "txchecksumoffload"}
+    )
 
     vni: Vni
     port: int
@@ -123,6 +52,8 @@ class VxlanBackend:
     gbp: bool
     learning: bool
     direct_routing: bool
+    tx_checksum: bool | None = None
+    """Inner checksums are left to hardware; None: unless that is known to break them."""
     mode: str = KERNEL
     """Who encapsulates: the kernel's device, or we (`vxlan_user`)."""
     data_path: str = AUTO
@@ -130,7 +61,8 @@ class VxlanBackend:
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
-        """Read flannel's keys: VNI, Port, MTU, GBP, Learning, DirectRouting; and, which flannel has not, Mode and DataPath."""
+        """Read flannel's keys: VNI, Port, MTU, GBP, Learning, DirectRouting; and, which flannel has not, TxChecksumOffload, Mode,
+        DataPath."""
         return cls(
             vni=Vni(read_int(config, "VNI", 1, 1, (1 << 24) - 1)),
             port=read_int(config, "Port", 0, 0, 65535) or DEFAULT_PORT,
@@ -138,6 +70,7 @@ class VxlanBackend:
             gbp=read_bool(config, "GBP", default=False),
             learning=read_bool(config, "Learning", default=False),
             direct_routing=read_bool(config, "DirectRouting", default=False),
+            tx_checksum=read_switch(config, "TxChecksumOffload"),
             mode=read_choice(config, "Mode", (KERNEL, USERSPACE)),
             data_path=read_choice(config, "DataPath", (AUTO, PYTHON, NATIVE)),
         )
@@ -182,7 +115,17 @@ class VxlanBackend:
         # Not from the uplink's own address: behind different NATs two hosts may have the same.
         mac = present.mac if present is not None and present.kind == "vxlan" else vtep_mac(public_ip, self.vni)
         mtu = self._inner_mtu(uplink, family)
-        return VxlanLink(name, self.vni, address.ip, uplink.index, self.port, mtu, mac, self.learning, self.gbp)
+        link = VxlanLink(name, self.vni, address.ip, uplink.index, self.port, mtu, mac, self.learning, self.gbp)
+        return replace(link, tx_checksum=self._checksums(uplink))
+
+    def _checksums(self, uplink: Uplink) -> bool | None:
+        """Whether they are left to hardware; None: as the kernel has it."""
+        if self.tx_checksum is not None:
+            return self.tx_checksum
+        if why := checksum_trap(driver_of(uplink.name), self.port):
+            said.warning("checksums", "transmit checksum offload is off", why=why)
+            return False
+        return None
 
     def _inner_mtu(self, uplink: Uplink, family: Family) -> int:
         if self.mtu > uplink.mtu:

@@ -76,6 +76,10 @@ class Netlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         self._socket.bind((0, 0))
 
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
     @property
     def portid(self) -> int:
         """Our address, which notifications of our own changes carry."""

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import socket
 import struct
 from array import array
 from enum import IntEnum
 
 from flanneld.kernel import KernelError
+from flanneld.linux.netns import run_in
 
 SIOCETHTOOL = 0x8946
+SIOCGSKNS = 0x894C
 IFREQ = struct.Struct("16sP16x")
 """linux/if.h: the name, then a pointer in a union of 24 bytes."""
 
@@ -28,6 +31,23 @@ class Offload(IntEnum):
     """Send TCP's super-packets."""
     GRO = 0x2B
     """Merge what is received to super-packets."""
+
+
+def socket_beside(descriptor: int) -> socket.socket:
+    """A socket for the functions here, in the network namespace of another one (ioctl SIOCGSKNS); raises KernelError."""
+    try:
+        namespace = fcntl.ioctl(descriptor, SIOCGSKNS)
+        try:
+            return run_in(namespace, socket.socket, socket.AF_UNIX, socket.SOCK_DGRAM)
+        finally:
+            os.close(namespace)
+    except OSError as error:
+        raise KernelError(error.errno or errno.EIO, "to look into a socket's namespace", str(error.strerror).lower()) from error
+
+
+def offload(any_socket: socket.socket, name: str, which: Offload) -> bool:
+    """Whether the interface's switch is on."""
+    return bool(_ethtool(any_socket, name, which, 0))
 
 
 def set_offload(any_socket: socket.socket, name: str, offload: Offload, on: bool) -> bool:

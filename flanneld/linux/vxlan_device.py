@@ -15,6 +15,7 @@ from flanneld.linux import links
 from flanneld.linux import rtnetlink as rt
 from flanneld.linux.message import Message, attribute, attributes, integer, nested, string, text, u32
 from flanneld.linux.netlink import Errno, Netlink
+from flanneld.linux.offloads import Offload, offload, set_offload, socket_beside
 
 IFLA_VXLAN_ID, IFLA_VXLAN_GROUP, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL, IFLA_VXLAN_LEARNING = 1, 2, 3, 4, 7
 IFLA_VXLAN_L2MISS, IFLA_VXLAN_L3MISS, IFLA_VXLAN_PORT, IFLA_VXLAN_GROUP6, IFLA_VXLAN_LOCAL6 = 13, 14, 15, 16, 17
@@ -64,6 +65,10 @@ def pending_vxlan(nl: Netlink, wanted: VxlanLink) -> tuple[str, ...]:
             changes.append(f"device {wanted.name}: {name} {present} -> {should}")
     if _learning(found) != wanted.learning:
         changes.append(f"device {wanted.name}: learning {wanted.learning}")
+    if wanted.tx_checksum is not None:
+        with socket_beside(nl.fileno()) as any_socket:
+            if offload(any_socket, wanted.name, Offload.TX_CHECKSUM) != wanted.tx_checksum:
+                changes.append(f"device {wanted.name}: transmit checksum offload {'on' if wanted.tx_checksum else 'off'}")
     present_addresses = {address for address in links.addresses(nl, device.index) if not address.is_link_local}
     if wanted.addresses is not None and present_addresses != set(wanted.addresses):
         changes.append(f"device {wanted.name}: addresses {' '.join(map(str, wanted.addresses))}")
@@ -80,6 +85,9 @@ def _bring_up(nl: Netlink, wanted: VxlanLink) -> Link:
         raise
     if wanted.addresses is not None:
         links.set_addresses(nl, device.index, wanted.addresses)
+    if wanted.tx_checksum is not None:
+        with socket_beside(nl.fileno()) as any_socket:
+            set_offload(any_socket, wanted.name, Offload.TX_CHECKSUM, wanted.tx_checksum)
     return links.present_link(nl, wanted.name)
 
 

@@ -25,6 +25,17 @@ def check_uplink(uplink: Uplink, link: Link | None, *, running: bool, wanted_mtu
     return [ok("uplink", f"{uplink} is up, MTU {uplink.mtu}")]
 
 
+def check_checksums(uplink: Uplink, trap: str, *, left_to_hardware: bool | None) -> list[Finding]:
+    """`trap`: what is known to break checksums that are left to this hardware; `left_to_hardware`: what the network config says."""
+    if not trap or left_to_hardware is False:
+        return []
+    shown_by = f"ethtool -k flannel.1 | grep tx-checksum; ethtool -i {uplink.name}"
+    if left_to_hardware is None:
+        return [ok("checksums", f"{trap}: flanneld finishes them itself")]
+    why = f"{trap}, and TxChecksumOffload is true: packets between pods arrive damaged"
+    return [error("checksums", why, shown_by, 'take "TxChecksumOffload" out of the network config, or set it to false')]
+
+
 def check_devices(noted: Sequence[str], links: Sequence[Link], remedy: str) -> list[Finding]:
     """`noted`: what flanneld would do to its devices, as `device NAME: WORDS`."""
     found = []

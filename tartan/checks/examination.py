@@ -10,11 +10,14 @@ from pathlib import Path
 
 from flanneld import FlanneldError, masquerade
 from flanneld.backend import BackendError, Uplink
-from flanneld.config import ConfigError, NetworkConfig, read_int
+from flanneld.backends.vtep import checksum_trap
+from flanneld.backends.vxlan import DEFAULT_PORT
+from flanneld.config import ConfigError, NetworkConfig, read_int, read_switch
 from flanneld.daemon import instance_of, require_net_admin
 from flanneld.flags import Options
 from flanneld.kernel import Route
 from flanneld.lease import Lease
+from flanneld.linux.hardware import driver_of
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.links import is_running, link, links
 from flanneld.linux.netlink import Netlink
@@ -118,6 +121,10 @@ class Examination:
         wanted = read_int(network.backend, "MTU", 0, 0, 65535) if network.backend_type == "vxlan" else 0
         found, runs = link(self.nl, uplink.name), is_running(self.nl, uplink.name)
         self.findings += device.check_uplink(uplink, found, running=runs, wanted_mtu=wanted)
+        if network.backend_type == "vxlan":
+            port = read_int(network.backend, "Port", 0, 0, 65535) or DEFAULT_PORT
+            trap, asked = checksum_trap(driver_of(uplink.name), port), read_switch(network.backend, "TxChecksumOffload")
+            self.findings += device.check_checksums(uplink, trap, left_to_hardware=asked)
 
     async def _own(self, stored: store.Stored, uplink: Uplink, network: NetworkConfig, good: Sequence[str]) -> Lease | None:
         here = lease.Host(uplink.public_ips, self.memory.lease, self.env, self.options.subnet_file)

@@ -15,6 +15,8 @@ from flanneld.kernel import KernelError
 from flanneld.lease import FAMILIES, Family
 from flanneld.linux import netns
 from flanneld.linux.kernel import LinuxKernel
+from flanneld.linux.netlink import Netlink
+from flanneld.linux.offloads import Offload, offload, socket_beside
 from peers_of import apply, lease, network, uplink
 from scratch_netns import ScratchNetns, scratch_netns
 
@@ -29,6 +31,7 @@ class Host:
     """An uplink of 1500 bytes with both families, in a namespace of its own."""
 
     scratch: ScratchNetns
+    netlink: Netlink
     kernel: LinuxKernel
 
     def device(self, name: str = "flannel.1") -> dict[str, Any]:
@@ -63,7 +66,7 @@ def host() -> Iterator[Host]:
         scratch.ip("addr add 10.0.0.1/24 dev eth0")
         scratch.ip("addr add fd00:10::1/64 dev eth0 nodad")
         scratch.ip("link set eth0 up")
-        yield Host(scratch, LinuxKernel(netlink))
+        yield Host(scratch, netlink, LinuxKernel(netlink))
 
 
 @pytest.mark.parametrize(
@@ -142,3 +145,17 @@ async def test_no_device_stays_when_another_familys_cannot_be_made(host: Host) -
     with pytest.raises(KernelError, match="vx9 has VNI 1 on port 8472 already"):
         await host.run(families=FAMILIES)
     assert host.devices() == {"vx9"}
+
+
+async def test_checksum_offload_is_as_the_config_has_it_and_else_left_alone(host: Host) -> None:
+    def tx_checksums() -> bool:
+        with socket_beside(host.netlink.fileno()) as any_socket:
+            return offload(any_socket, "flannel.1", Offload.TX_CHECKSUM)
+
+    await host.run()
+    assert tx_checksums()
+    for wanted in (False, True, False):
+        index = (await host.run({"TxChecksumOffload": wanted}))["ifindex"]
+        assert tx_checksums() is wanted
+    assert (await host.run({"TxChecksumOffload": "auto"}))["ifindex"] == index
+    assert not tx_checksums(), "somebody may have had a reason"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flanneld.backend import BackendError, Refusal
-from flanneld.backends.vxlan import Vni, VxlanBackend, parse_vtep, plan, vtep_mac
+from flanneld.backends.vtep import Vni, checksum_trap, parse_vtep, plan, vtep_mac
+from flanneld.backends.vxlan import VxlanBackend
 from flanneld.config import ConfigError
 from flanneld.kernel import FdbEntry, KernelError, Link, Neighbour, Route, VxlanLink
 from flanneld.lease import FAMILIES, Family, Lease
@@ -192,3 +193,19 @@ async def test_a_kernel_without_vxlan_is_named() -> None:
     with pytest.raises(KernelError, match=r"flannel\.1"):
         async with VxlanBackend.parse({}).attach(uplink(), network(), kernel):
             pass
+
+
+@pytest.mark.parametrize(
+    ("driver", "port", "broken"), [("vmxnet3", 8472, True), ("vmxnet3", 4789, False), ("virtio_net", 8472, False)]
+)
+def test_a_checksum_trap_is_known_by_driver_and_port(driver: str, port: int, broken: bool) -> None:
+    assert bool(checksum_trap(driver, port)) is broken
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [({}, None), ({"txchecksumoffload": "auto"}, None), ({"txchecksumoffload": False}, False)]
+)
+def test_checksum_offload_is_a_switch_or_auto(written: dict[str, object], meant: bool | None) -> None:
+    assert VxlanBackend.parse(written).tx_checksum is meant
+    with pytest.raises(ConfigError, match=r'TxChecksumOffload: expected true, false or "auto"'):
+        VxlanBackend.parse({"txchecksumoffload": "off"})

@@ -14,7 +14,7 @@ from flanneld.flags import Options
 from flanneld.kernel import FdbEntry, Link, Neighbour, Route
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.subnet_env import SubnetEnv
-from tartan.checks.device import check_devices, check_published, check_uplink
+from tartan.checks.device import check_checksums, check_devices, check_published, check_uplink
 from tartan.checks.finding import Finding, Level, error, exit_code, ok, unknown, warning
 from tartan.checks.host import check_bridged, check_forwarding, check_rp_filter
 from tartan.checks.lease import Host, check_others, check_own, check_time_left
@@ -222,3 +222,11 @@ def test_flags_of_the_flanneld_that_runs_come_before_ours() -> None:
     assert (options.etcd_prefix, options.ip_masq, options.subnet_file) == ("/b", True, "/a/subnet.env")
     assert options_of([one, one], [], {}).etcd_prefix == Options().etcd_prefix
     assert options_of([replace(one, arguments=("--no-such-flag",))], [], {}) == Options()
+
+
+def test_a_checksum_trap_is_named_with_the_setting_that_cures_it() -> None:
+    assert told(check_checksums(UPLINK, "", left_to_hardware=True)) == []
+    assert told(check_checksums(UPLINK, "it breaks them", left_to_hardware=None)) == []
+    (found,) = check_checksums(UPLINK, "it breaks them", left_to_hardware=True)
+    assert "arrive damaged" in found.what
+    assert "TxChecksumOffload" in found.remedy
