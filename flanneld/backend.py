@@ -132,6 +132,9 @@ class SourceChecking(Protocol):
 class Carrying(Protocol):
     """A network whose packets pass through this process."""
 
+    path: Mapping[str, object]
+    """What carries them, and what it has to work with; "path" by the name that `DataPath` has for it."""
+
     def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Packets so far by what became of them, and those dropped by reason."""
 
@@ -162,6 +165,14 @@ def load_backend(network: NetworkConfig) -> Backend:
         raise ConfigError("Backend.Type", f"unknown backend type {network.backend_type!r}, expected one of {known}") from None
     backend: type[Backend] = getattr(import_module(module), name)
     return backend.parse(network.backend)
+
+
+def in_user_space(network: NetworkConfig) -> bool:
+    """True if packets pass through the daemon, whose attaching opens device and sockets then."""
+    mode = network.backend.get("mode")
+    return network.backend_type == "udp" or (
+        network.backend_type == "vxlan" and isinstance(mode, str) and mode.lower() == "userspace"
+    )
 
 
 def unknown_keys(network: NetworkConfig, backend: Backend) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flanneld import masquerade
-from flanneld.backend import load_backend
+from flanneld.backend import in_user_space, load_backend
 from flanneld.firewall import open_firewall
 from flanneld.flags import Options
 from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, VxlanLink
@@ -28,7 +28,6 @@ from flanneld.subnet_env import SubnetEnv, SubnetEnvError, read, render
 
 FIRST_PLANNED = (1 << 31) - 1
 """Indexes below this, downwards, are of devices that there would be."""
-USER_SPACE = frozenset({"udp"})
 
 
 class NotingKernel:
@@ -83,7 +82,7 @@ async def pending(options: Options, store: LeaseStore, instance: str) -> tuple[s
         uplink = find_uplink(netlink, options, [pool.family for pool in network.pools])
         check_apart(network, uplink)
         kernel = NotingKernel(netlink)
-        if network.backend_type in USER_SPACE:
+        if in_user_space(network):
             return (f"{network.backend_type}: open a TUN and a socket on {uplink}; what follows from that is not planned here",)
         async with load_backend(network).attach(uplink, network, kernel) as attached:
             leases = await store.leases()

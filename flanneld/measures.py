@@ -6,7 +6,7 @@ No kernel counts packets per route, neighbour or FDB entry, so traffic is per de
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from flanneld.health import Health
@@ -98,9 +98,15 @@ def _situation(member: Membership, host: Host) -> Iterator[Metric]:
     yield counter("flanneld_rules_restored_total", "How often firewall rules had to be put back.", restored)
 
 
+def _words(facts: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in facts.items()}
+
+
 def _carried(member: Membership) -> Iterator[Metric]:
     """Of the data paths in user space."""
     told = [(backend, *attached.carried()) for backend, attached in member.mesh.carrying]
+    paths = [{"backend": backend, **_words(attached.path)} for backend, attached in member.mesh.carrying]
+    yield info("flanneld_data_path_info", "What carries packets through this process, and what it has to work with.", *paths)
     yield counters(
         "flanneld_data_path_packets_total",
         "Packets that passed through this process, by what became of them.",

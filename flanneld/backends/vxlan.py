@@ -82,11 +82,11 @@ class VxlanBackend:
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Make the devices, so that our lease can publish their MACs; they stay, unless no lease was ever got for them."""
-        wanted = {pool.family: self._device(uplink, kernel, pool.family) for pool in network.pools}
+        planner = self.planner(uplink, network, kernel)
+        wanted = planner.wanted
         if self.mode == USERSPACE:
             from flanneld.backends.vxlan_user import user_attached  # and numpy, which is as large as all the rest
 
-            planner = Planner(self, uplink, kernel, wanted)
             async with user_attached(planner, tuple(wanted.values()), uplink, network, kernel, self.data_path) as in_user_space:
                 yield in_user_space
             return
@@ -95,7 +95,7 @@ class VxlanBackend:
 
             forget_kept()
         fresh = [link.name for link in wanted.values() if kernel.link(link.name) is None]
-        attached = VxlanNetwork(self, uplink, network, kernel, wanted)
+        attached = VxlanNetwork(planner, network, kernel)
         try:
             attached.ensure_devices()
             yield attached
@@ -103,6 +103,10 @@ class VxlanBackend:
             if not attached.adopted:
                 for name in fresh:
                     kernel.remove_link(name)
+
+    def planner(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> Planner:
+        """What follows from the config, before anything is made. Raises ConfigError, BackendError."""
+        return Planner(self, uplink, kernel, {pool.family: self._device(uplink, kernel, pool.family) for pool in network.pools})
 
     def _device(self, uplink: Uplink, kernel: Kernel, family: Family) -> VxlanLink:
         name = DEVICE_NAME[family].format(vni=self.vni)
@@ -169,13 +173,11 @@ class Planner:
 class VxlanNetwork:
     """Our devices and all peers' entries."""
 
-    def __init__(
-        self, backend: VxlanBackend, uplink: Uplink, network: NetworkConfig, kernel: Kernel, wanted: dict[Family, VxlanLink]
-    ) -> None:
-        self._planner = Planner(backend, uplink, kernel, wanted)
+    def __init__(self, planner: Planner, network: NetworkConfig, kernel: Kernel) -> None:
+        self._planner = planner
         self._pod_networks = tuple(pool.network for pool in network.pools)
         self._kernel = kernel
-        self._wanted = wanted
+        self._wanted = dict(planner.wanted)
         self._devices: dict[Family, int] = {}
         self._plans = Judged(lambda peer: self._planner.plan(peer, self._devices))
         self.adopted = False

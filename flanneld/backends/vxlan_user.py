@@ -119,8 +119,11 @@ class Split:
 class UserVxlanNetwork:
     """The TAP, peers' routes and neighbours, and the FDB here."""
 
-    def __init__(self, planner: Planner, networks: Collection[IPv4Network], tap: Tap, switch: VtepSwitch) -> None:
+    def __init__(
+        self, planner: Planner, networks: Collection[IPv4Network], tap: Tap, switch: VtepSwitch, path: Mapping[str, object]
+    ) -> None:
         self.mtu = tap.wanted.mtu
+        self.path = path
         self.plane = tap.plane
         self.switch = switch
         self._planner, self._networks, self._tap = planner, tuple(networks), tap
@@ -227,5 +230,6 @@ async def user_attached(
         switch = VtepSwitch(wanted.vni)
         kind, chosen = chosen_plane(data_path, "vxlan")
         plane = stack.enter_context(kind(underlay, kept.tun(netlink), switch, offload(underlay), wanted.mtu))
-        said.info("data path", "data path", **chosen, device=plane.tun.name, **plane.facts())
-        yield UserVxlanNetwork(planner, pools, Tap(plane, netlink, wanted, kept), switch)
+        path = {**chosen, "device": plane.tun.name, **plane.facts()}
+        said.info("data path", "data path", **path)
+        yield UserVxlanNetwork(planner, pools, Tap(plane, netlink, wanted, kept), switch, path)

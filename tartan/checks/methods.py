@@ -1,6 +1,7 @@
 """What there should be in the kernel for every peer, by the backends' own plans; changes nothing.
 
-The backends are attached to a kernel that takes notes. `udp`, whose attaching opens device and sockets, is looked at from outside.
+The backends are attached to a kernel that takes notes. Those that open device and sockets are
+looked at from outside (`seen`).
 """
 
 from __future__ import annotations
@@ -10,16 +11,14 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from flanneld import FlanneldError
-from flanneld.backend import BackendError, Network, Plan, Refusal, Uplink, Wanted, load_backend
-from flanneld.backends.udp import backend as udp
+from flanneld.backend import Network, Plan, Refusal, Uplink, in_user_space, load_backend
 from flanneld.config import NetworkConfig
-from flanneld.dry_run import USER_SPACE, NotingKernel
-from flanneld.kernel import Entry, Owner, Route
+from flanneld.dry_run import NotingKernel
+from flanneld.kernel import Entry, Owner
 from flanneld.lease import Lease, LeaseAttrs
-from flanneld.linux.links import links
 from flanneld.linux.netlink import Netlink
 from flanneld.mesh import same_method
-from flanneld.tunnel.switch import OUTER_SIZE
+from tartan.checks.seen import SeenTap, SeenUdp
 
 
 @dataclass(slots=True)
@@ -64,8 +63,8 @@ async def plan_all(
 
 
 async def _attach(stack: AsyncExitStack, nl: Netlink, kernel: NotingKernel, config: NetworkConfig, uplink: Uplink) -> Network:
-    if config.backend_type in USER_SPACE:
-        return SeenUdp(nl, config, uplink)
+    if in_user_space(config):
+        return SeenUdp(nl, config, uplink) if config.backend_type == "udp" else SeenTap(nl, config, uplink, kernel)
     return await stack.enter_async_context(load_backend(config).attach(uplink, config, kernel))
 
 
@@ -87,36 +86,3 @@ def _together(owners: Iterable[Owner]) -> Owner:
 def _foreign(peer: Lease, methods: Sequence[str]) -> Refusal:
     spoken = peer.attrs.backend_type or "udp or alloc"
     return Refusal(peer, f"speaks {spoken}, this host {' and '.join(methods)}", foreign=True)
-
-
-class SeenUdp:
-    """The udp backend as it can be seen from another process."""
-
-    def __init__(self, nl: Netlink, config: NetworkConfig, uplink: Uplink) -> None:
-        """Raises BackendError without its TUN."""
-        tun = next((link for link in links(nl) if link.kind == "tun" and link.name.removeprefix("flannel").isdigit()), None)
-        if tun is None:
-            raise BackendError("udp: there is no TUN flannel0: it goes with flanneld's process")
-        self.attrs = LeaseAttrs(uplink.public_ips)
-        self.mtu = uplink.mtu - OUTER_SIZE
-        self.owner = Owner(tuple(pool.network for pool in config.pools), frozenset({tun.index}))
-        self._routes = tuple(Route(pool.network, tun.index) for pool in config.pools)
-
-    async def adopt(self, own: Lease) -> None:
-        """Nothing."""
-
-    def speaks(self, peer: Lease) -> bool:
-        """Its lease names no method."""
-        return not peer.attrs.backend_type
-
-    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
-        """The routes that lead to the process, which knows the peers."""
-        _, refused = udp.plan(peers, 0)
-        reached: dict[Lease, Plan] = dict.fromkeys(peers, ())
-        return Wanted([*(reached | {refusal.lease: refusal for refusal in refused}).items()], self._routes)
-
-    async def run(self) -> None:
-        """Nothing."""
-
-    def remove(self) -> None:
-        """Nothing."""

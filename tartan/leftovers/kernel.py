@@ -18,6 +18,7 @@ from tartan.leftovers import Leftover
 DEVICES = (
     (re.compile(r"flannel(-v6)?\.\d+"), "vxlan"),
     (re.compile(r"flannel\d+"), "tun"),
+    (re.compile(r"flannel\.\d+"), "tun"),
     (re.compile(r"flannel-wg(-v6)?"), "wireguard"),
     (re.compile(r"flannel\.ipip"), "ipip"),
 )

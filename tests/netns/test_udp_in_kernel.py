@@ -36,6 +36,8 @@ def test_auto_takes_the_kernel_and_says_so() -> None:
         found = told(world)
         assert found["kernel_received"] > len(content) / 1500
         assert found["kernel_sent"] > 3
+        _, text = readyz(world.lab.host("h1"), path="/metrics")
+        assert 'path="ebpf"' in next(line for line in text.splitlines() if line.startswith("flanneld_data_path_info{"))
         assert found["received"] == 0, "nothing of it has passed through the process"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,3 +96,13 @@ def test_ipv6_is_refused_in_words() -> None:
     network = {**config("tun"), "EnableIPv6": True, "IPv6Network": "fd00:244::/48"}
     with flanneld_world(1, network, ipv6=True) as world:
         assert "in user space carries IPv4 only" in world.start("h1").fails()
+
+
+def test_the_doctor_and_the_dry_run_look_at_it_from_outside() -> None:
+    with two("tun") as (world, _):
+        host = world.lab.host("h1")
+        said = run(host, f"{sys.executable} -P -m tartan doctor --iface=eth0 --etcd-endpoints={world.lab.etcd_url}", check=False)
+        assert "error" not in said.lower(), said
+        world.daemons[0].end(signal.SIGKILL)
+        run(host, f"{sys.executable} -P -m tartan cleanup --yes --force")
+        assert "flannel.1" not in run(host, "ip link")

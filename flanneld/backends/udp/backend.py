@@ -123,9 +123,10 @@ class UdpBackend:
             kind, chosen = chosen_plane(AUTO if shortcut or self.data_path == EBPF else self.data_path, "udp")
             plane = stack.enter_context(kind(underlay, tun, router, offload(underlay, merging=shortcut is None), mtu))
             beside = {"path": EBPF, "beside": chosen["path"]} if shortcut else {**chosen, **why}
-            said.info("data path", "data path", **beside, device=plane.tun.name, **plane.facts())
+            path = {**beside, "device": plane.tun.name, **plane.facts()}
+            said.info("data path", "data path", **path)
             device = Device(plane, router, netlink, kernel, pool.network, mtu, kept, shortcut)
-            yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device)
+            yield UdpNetwork(LeaseAttrs(uplink.public_ips), self.port, device, path)
 
     def _shortcut(
         self, netlink: Netlink, uplink: Uplink, address: IPv4Address, tun: TunDevice
@@ -149,8 +150,9 @@ class UdpBackend:
 class UdpNetwork:
     """The table of peers, and the device that packets for them come from."""
 
-    def __init__(self, attrs: LeaseAttrs, port: int, device: Device) -> None:
+    def __init__(self, attrs: LeaseAttrs, port: int, device: Device, path: Mapping[str, object]) -> None:
         self.attrs = attrs
+        self.path = path
         self.mtu = device.mtu
         self.plane, self.router = device.plane, device.router
         self._port = port
