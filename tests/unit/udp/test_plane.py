@@ -10,17 +10,19 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import cast
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.packet import Raw
 
 from flanneld.backends.udp.forward import Router
 from flanneld.backends.udp.routes import PrefixTable
 from flanneld.linux.tun import TunDevice
 from flanneld.tunnel.native import NativePlane
 from flanneld.tunnel.plane import Plane
-from flanneld.tunnel.sockets import offload
+from flanneld.tunnel.sockets import Offloads, offload
 from flanneld.tunnel.switch import Drop, Endpoint
 from flanneld.wire.icmp import decode_icmp
 from flanneld.wire.ipv4 import Ipv4Packet, decode_ipv4
-from flanneld.wire.vnet import NO_OFFLOAD
+from flanneld.wire.vnet import NEEDS_CSUM, NO_OFFLOAD, TCPV4, VnetHeader
 
 PACKET = Ipv4Packet(IPv4Address("10.5.1.2"), IPv4Address("10.5.2.3"), 17, b"payload", identification=9)
 
@@ -37,7 +39,7 @@ class SentErrors(list[bytes]):
 class Rig:
     """One data plane between the kernel's end of a TUN and a peer."""
 
-    def __init__(self, kind: type[Plane]) -> None:
+    def __init__(self, kind: type[Plane], offloads: Offloads | None = None) -> None:
         tun, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.underlay, self.peer = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         for opened in (tun, self.kernel, self.underlay, self.peer):
@@ -46,7 +48,7 @@ class Rig:
         self.peer.bind(("127.0.0.1", 0))
         self.errors = SentErrors()
         self.router = Router(cast("socket.socket", self.errors))
-        self.plane = kind(self.underlay, TunDevice(tun.detach(), "tun", 1), self.router, offload(self.underlay), 1472)
+        self.plane = kind(self.underlay, TunDevice(tun.detach(), "tun", 1), self.router, offloads or offload(self.underlay), 1472)
         self.router.peers = PrefixTable({IPv4Network("10.5.2.0/24"): self.peer.getsockname()})
         self.router.sources = self.router.peers
         self.router.address = IPv4Address("10.5.1.0")
@@ -149,3 +151,23 @@ async def test_a_flood_from_the_tun_does_not_starve_the_underlay(rig: Rig) -> No
         async with asyncio.timeout(10):
             while not rig.plane.counters.received:  # noqa: ASYNC110  # a counter tells nobody
                 await asyncio.sleep(0.001)
+
+
+async def sent_in_segments(rig: Rig) -> None:
+    whole = bytes(IP(src="10.5.1.2", dst="10.5.2.3", flags="DF") / TCP(flags="PA") / Raw(bytes(range(250)) * 10))
+    rig.kernel.send(VnetHeader(NEEDS_CSUM, TCPV4, 40, 1000, 20, 16).encode() + whole)
+    with rig.plane.running():
+        await rig.handled(3)
+    received = [IP(rig.peer.recv(2048)) for _ in range(3)]
+    assert b"".join(bytes(one[TCP].payload) for one in received) == bytes(range(250)) * 10
+    assert [one[TCP].seq for one in received] == [0, 1000, 2000]
+
+
+async def test_a_super_packet_is_sent_in_segments(rig: Rig) -> None:
+    await sent_in_segments(rig)
+
+
+async def test_a_super_packet_is_sent_in_segments_without_the_kernels_help_too() -> None:
+    made = Rig(Plane, Offloads(segmentation=False, merging=False))
+    await sent_in_segments(made)
+    made.close()
