@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flanneld.tunnel.switch import Counters, Drop, Endpoint, Switch
-from flanneld.wire.merge import ROOM, Merger, Run, unfinished
+from flanneld.wire.merge import ROOM, Merger, unfinished
 from flanneld.wire.vnet import NO_OFFLOAD
 
 BATCH = 32
@@ -35,54 +36,63 @@ class Receiver:
         self._front, self._link, self._mtu = len(switch.prefix), switch.link_size, mtu
         room = bytearray(ROOM)
         self._datagrams = memoryview(room)
+        self._first = (self._datagrams[:MOST_BYTES],)
         self._merger = Merger(room, self._front + switch.link_size, self._front, merge_udp=merge_udp)
 
     def drain(self, tun: int) -> None:
         """Hand on what has arrived, up to a batch: two readings together where they may be of one flow."""
         carried: Reading | None = None
         for _ in range(BATCH):
-            reading = carried or self._read(0)
+            reading = carried or self._read(self._first)
             if reading is None:
                 return
             total, size, sender = reading
-            full = self._front < size < total and total % size == 0
-            carried = self._read(total) if full and not self._merger.ends_flow(total, size) else None
+            if size == total:
+                carried = None
+                self._hand_on(tun, self._datagrams[:total], sender)
+                continue
+            full = total % size == 0 and not self._merger.ends_flow(total, size)
+            carried = self._read((self._datagrams[total : total + MOST_BYTES],)) if full else None
             if carried is not None and carried.sender == sender and (carried.size == size or 0 < carried.total < size):
                 total, carried = total + carried.total, None
-            self._hand_on(tun, total, size, sender)
+            self._merge(tun, total, size, sender)
             if carried is not None:
                 self._datagrams[: carried.total] = self._datagrams[total : total + carried.total]
         if carried is not None:
-            self._hand_on(tun, *carried)
+            self._merge(tun, *carried)
 
-    def _read(self, at: int) -> Reading | None:
+    def _read(self, into: tuple[memoryview]) -> Reading | None:
         """What has arrived next, put there; None: nothing has."""
         try:
-            total, ancillary, _, sender = self._underlay.recvmsg_into((self._datagrams[at : at + MOST_BYTES],), _ANCILLARY_SIZE)
+            total, ancillary, _, sender = self._underlay.recvmsg_into(into, _ANCILLARY_SIZE)
         except OSError:  # if it was a pending error, the call has cleared it
             return None
         return Reading(total, _SEGMENT.unpack(ancillary[0][2])[0] if ancillary else total, sender)
 
-    def _hand_on(self, tun: int, total: int, size: int, sender: Endpoint) -> None:
-        if size <= self._front:
-            self._counters.dropped[Drop.MALFORMED] += 1
-            return
-        for run in self._merger.runs(total, size):
-            self._deliver(tun, run, sender)
+    def _merge(self, tun: int, total: int, size: int, sender: Endpoint) -> None:
+        """Hand on datagrams that lie one after the other, as few packets as may be."""
+        for start, first, packets, buffers in self._merger.runs(total, size) if size else ():
+            datagram = self._datagrams[start : start + first]
+            if not buffers:
+                self._hand_on(tun, datagram, sender)
+            elif (why := self._switch.admit(datagram, sender)) is not None:
+                self._counters.dropped[why] += packets
+            else:
+                self._write(tun, buffers, packets)
 
-    def _deliver(self, tun: int, run: Run, sender: Endpoint) -> None:
-        first = self._datagrams[run.start : run.start + run.size]
-        why = self._switch.admit(first, sender)
+    def _hand_on(self, tun: int, datagram: memoryview, sender: Endpoint) -> None:
+        """Hand on one as it is."""
+        why = self._switch.admit(datagram, sender)
         if why is not None:
-            self._counters.dropped[why] += run.packets
+            self._counters.dropped[why] += 1
             return
-        buffers = run.buffers
-        if not buffers:
-            frame = first[self._front :]
-            vnet = unfinished(frame, self._link, self._mtu)
-            buffers = (vnet.encode() if vnet else NO_OFFLOAD, frame)
+        frame = datagram[self._front :] if self._front else datagram
+        vnet = unfinished(frame, self._link, self._mtu)
+        self._write(tun, (NO_OFFLOAD if vnet is None else vnet.encode(), frame), 1)
+
+    def _write(self, tun: int, buffers: Sequence[memoryview | bytes], packets: int) -> None:
         try:
             os.writev(tun, buffers)
-            self._counters.received += run.packets
+            self._counters.received += packets
         except OSError:  # EAGAIN: full, EIO: down, EBADFD: deleted; the sender's transport repeats what matters
-            self._counters.dropped[Drop.TUN_REFUSED] += run.packets
+            self._counters.dropped[Drop.TUN_REFUSED] += packets
