@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from flanneld.lease import Judged, Lease, LeaseAttrs, Leases, Subnets
@@ -101,6 +101,10 @@ class LeaseKeeper:
         """Take the present leases: ours should be among them, and ours."""
         present = leases.get(self.lease.subnets)
         self._missing = present is None or not (owns(self.lease.attrs, present) or owns(self._attrs, present))
+        if present is not None and not self._missing and present.created != self.lease.created:
+            # The store was restored, and shows our claim of another time: by its number it is known, whatever is written into it.
+            self.lease = replace(self.lease, created=present.created)
+            self._listener.changed(self.lease)
         # What we have just published, or published before that, may be shown late.
         self._written_over = present is not None and present.attrs not in (self.lease.attrs, self._attrs, self._attrs_before)
         self._strays = frozenset(

@@ -50,7 +50,8 @@ class Plane:
 
     def __exit__(self, *_: object) -> None:
         self.tun.close()
-        os.close(self._wake)
+        wake, self._wake = self._wake, -1
+        os.close(wake)
 
     @property
     def counters(self) -> Counters:
@@ -96,8 +97,9 @@ class Plane:
             self._start()
 
     def refresh(self) -> None:
-        """The switch has other peers now."""
-        os.eventfd_write(self._wake, 1)
+        """The switch has other peers now; nothing happens once this is closed."""
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="data plane", daemon=True)

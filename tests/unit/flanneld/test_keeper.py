@@ -228,6 +228,20 @@ async def test_our_claim_of_an_older_time_is_ours_when_our_address_changes_befor
     assert world.states.count("") == len(world.states)
 
 
+async def test_garbage_over_our_claim_of_an_older_time_is_no_other_hosts_claim() -> None:
+    world = World()
+    own = replace(await world.store().acquire(network(), lease(1).attrs), created=9)
+    keeper = world.keeper(own)
+    async with running(keeper):
+        # As the cluster shows our claim, the store was restored from a snapshot: but for its number nothing is to be done.
+        keeper.leases(world.leases())
+        assert keeper.lease.created == world.leases()[own.subnets].created != own.created
+        world.cluster.put(replace(own, attrs=LeaseAttrs(())))
+        keeper.leases(world.leases())
+        await until(world, held=own)
+    assert world.states.count("") == len(world.states)
+
+
 async def test_what_an_earlier_run_published_is_ours_too() -> None:
     world = World()
     own = await world.store().acquire(network(), lease(1).attrs)
