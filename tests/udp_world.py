@@ -154,6 +154,7 @@ class World(Namespaces):
 
     def __init__(self, network: NetworkConfig = NETWORK) -> None:
         super().__init__()
+        self.data_path = network.backend.get("datapath", "tun")
         self.hosts = {number: Host(self.path(f"host{number}"), number, network) for number in UPLINKS}
 
     @contextmanager

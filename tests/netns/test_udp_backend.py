@@ -137,6 +137,9 @@ def test_a_datagram_is_the_bare_packet_one_hop_older_and_every_checksum_is_right
             carried += map(inner_of, received_frames(wire))
     # One hop for the host, which routes it, and one for the overlay.
     aged = [replace(packet, ttl=packet.ttl - 2).encode() for packet in map(decode_ipv4, packets)]
+    if world.data_path == "ebpf":  # when it learns that the peer's kernel takes packets as they are, one may overtake another
+        carried.sort()
+        aged.sort()
     assert carried == aged
     assert len(carried) > 10
     for inner in carried:
