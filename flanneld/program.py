@@ -99,31 +99,35 @@ class Programmer:
         shared = tuple(entry for want in wants for entry in want.entries)
         pairs = [pair for want in wants for pair in want.plans]
         known = before if before is not None and usable and before.owner == owner else None
-        if known is not None and known.shared == shared and not known.clashes:
-            report = self._follow(known, kernel, pairs)
-        else:
-            book = _written(owner, shared, pairs)
-            have = frozenset(known.entries) if known is not None else None
-            self._book = book
-            report = reconcile(kernel, owner, book.entries, have)
+        have = frozenset(known.entries) if known is not None and (known.shared != shared or known.clashes) else None
+        report: Report | None = None
+        if known is not None and have is None:
+            was, now = _follow(known, pairs)
+            if known.clashes:  # who has the slot is for the order of all to say
+                have = (frozenset(known.entries) - now) | was
+            else:
+                report = bring(kernel, now - was, was - now, known=True)
+        if report is None:
+            self._book = _written(owner, shared, pairs)
+            report = reconcile(kernel, owner, self._book.entries, have)
         assert self._book is not None  # noqa: S101  # by either way
         done = _judged(self._book, report, [plan for _, plan in pairs if isinstance(plan, Refusal)])
         self._usable = not report.refused
         return done
 
-    def _follow(self, book: _Book, kernel: Kernel, pairs: Iterable[tuple[Lease, Plan]]) -> Report:
-        """Only what has changed: plans that went and plans that came."""
-        now = {id(plan): (peer, plan) for peer, plan in pairs}
-        gone = [plan for key, (_, plan) in book.plans.items() if key not in now]
-        come = [pair for key, pair in now.items() if key not in book.plans]
-        touched = {entry for plan in (*gone, *(plan for _, plan in come)) if not isinstance(plan, Refusal) for entry in plan}
-        before = frozenset(entry for entry in touched if entry in book.entries)
-        for plan in gone:
-            book.strike(plan)
-        for peer, plan in come:
-            book.enter(peer, plan)
-        after = frozenset(entry for entry in touched if entry in book.entries)
-        return bring(kernel, after - before, before - after, known=True)
+
+def _follow(book: _Book, pairs: Iterable[tuple[Lease, Plan]]) -> tuple[frozenset[Entry], frozenset[Entry]]:
+    """Take in plans that came, and out those that went; of the entries that they name, those that were there, and that are now."""
+    present = {id(plan): (peer, plan) for peer, plan in pairs}
+    gone = [plan for key, (_, plan) in book.plans.items() if key not in present]
+    come = [pair for key, pair in present.items() if key not in book.plans]
+    touched = {entry for plan in (*gone, *(plan for _, plan in come)) if not isinstance(plan, Refusal) for entry in plan}
+    was = frozenset(entry for entry in touched if entry in book.entries)
+    for plan in gone:
+        book.strike(plan)
+    for peer, plan in come:
+        book.enter(peer, plan)
+    return was, frozenset(entry for entry in touched if entry in book.entries)
 
 
 def _written(owner: Owner, shared: tuple[Entry, ...], pairs: Iterable[tuple[Lease, Plan]]) -> _Book:

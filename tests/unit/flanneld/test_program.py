@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flanneld.backend import Plan, Refusal, Wanted
@@ -41,6 +41,7 @@ def pairs(plans: dict[int, tuple[Route, ...] | None], kept: dict[object, tuple[L
     return found
 
 
+@settings(max_examples=400)
 @given(st.lists(st.tuples(PLANS, st.booleans(), st.booleans()), min_size=1, max_size=8))
 def test_many_rounds_come_to_what_one_would(rounds: list[tuple[dict[int, tuple[Route, ...] | None], bool, bool]]) -> None:
     programmer, kernel, kept = Programmer(), MemoryKernel(), dict[object, tuple[Lease, Plan]]()
