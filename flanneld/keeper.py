@@ -19,6 +19,8 @@ log = Log(__name__)
 
 LEAST_RENEWAL_S = 1.0
 """Between two renewals, so that an expiry in the past does not make a loop of them."""
+LATE_S = 2.0
+"""For so long after a publication the watch may still show what was published before; later it is a store that was restored."""
 DISPUTE_S = 5.0
 """For how long another host's claim on our subnet is disputed: after the store was restored from an old snapshot, each host has to
 find its own again and to give up what it held then."""
@@ -68,6 +70,7 @@ class LeaseKeeper:
         """How often somebody else had written into it."""
         self._store = store
         self._attrs = self._attrs_before = lease.attrs
+        self._held_at = now()
         self._asked = lease.attrs
         """What the store was last asked to publish: it may publish another address, if a user says so."""
         self._margin_s = margin_s
@@ -106,7 +109,8 @@ class LeaseKeeper:
             self.lease = replace(self.lease, created=present.created)
             self._listener.changed(self.lease)
         # What we have just published, or published before that, may be shown late.
-        self._written_over = present is not None and present.attrs not in (self.lease.attrs, self._attrs, self._attrs_before)
+        late = {self._attrs_before} if self._now() - self._held_at < LATE_S else set()
+        self._written_over = present is not None and present.attrs not in {self.lease.attrs, self._attrs, *late}
         self._strays = frozenset(
             one.subnets for one, ours in self._owned.of(leases.values()) if ours and one.subnets != self.lease.subnets
         )
@@ -184,7 +188,7 @@ class LeaseKeeper:
         missing, written_over = self._missing, self._written_over
         if missing or written_over or strays or self._unpublished:
             self.lease, self._attrs_before = await self._store.hold(before, attrs, self._published), before.attrs
-            self._asked = attrs
+            self._asked, self._held_at = attrs, self._now()
             self._published |= {attrs.fingerprint(), self.lease.attrs.fingerprint()}
             self._kept_strays |= strays  # what is there still is to stay there
             if missing:

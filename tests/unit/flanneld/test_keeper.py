@@ -242,6 +242,20 @@ async def test_garbage_over_our_claim_of_an_older_time_is_no_other_hosts_claim()
     assert world.states.count("") == len(world.states)
 
 
+async def test_what_we_published_last_but_one_is_published_anew_when_a_restored_store_shows_it() -> None:
+    world, time_s = World(), [0.0]
+    own = await world.store().acquire(network(), lease(1).attrs)
+    keeper = LeaseKeeper(world.store(), own, HOUR_S, lambda: time_s[0], world.listener())
+    other = replace(lease(1).attrs, backend_type="host-gw")
+    async with running(keeper):
+        keeper.publish(other)
+        await until(world, held=replace(own, attrs=other))
+        time_s[0] = 60.0
+        world.cluster.put(own)
+        keeper.leases(world.leases())
+        await until(world, held=replace(own, attrs=other))
+
+
 async def test_what_an_earlier_run_published_is_ours_too() -> None:
     world = World()
     own = await world.store().acquire(network(), lease(1).attrs)
