@@ -145,6 +145,10 @@ class Backend(Protocol):
     KEYS: ClassVar[frozenset[str]]
     """The keys `parse` knows, in lower case; others are warned about."""
 
+    @property
+    def in_user_space(self) -> bool:
+        """True if packets pass through the daemon, whose `attach` opens device and sockets for them."""
+
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
         """Read the `Backend` object of the network config, keys in lower case; raises ConfigError for a wrong value."""
@@ -165,14 +169,6 @@ def load_backend(network: NetworkConfig) -> Backend:
         raise ConfigError("Backend.Type", f"unknown backend type {network.backend_type!r}, expected one of {known}") from None
     backend: type[Backend] = getattr(import_module(module), name)
     return backend.parse(network.backend)
-
-
-def in_user_space(network: NetworkConfig) -> bool:
-    """True if packets pass through the daemon, whose attaching opens device and sockets then."""
-    mode = network.backend.get("mode")
-    return network.backend_type == "udp" or (
-        network.backend_type == "vxlan" and isinstance(mode, str) and mode.lower() == "userspace"
-    )
 
 
 def unknown_keys(network: NetworkConfig, backend: Backend) -> tuple[str, ...]:

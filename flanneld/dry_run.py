@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flanneld import masquerade
-from flanneld.backend import in_user_space, load_backend
+from flanneld.backend import load_backend
 from flanneld.firewall import open_firewall
 from flanneld.flags import Options
 from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, VxlanLink
@@ -82,9 +82,10 @@ async def pending(options: Options, store: LeaseStore, instance: str) -> tuple[s
         uplink = find_uplink(netlink, options, [pool.family for pool in network.pools])
         check_apart(network, uplink)
         kernel = NotingKernel(netlink)
-        if in_user_space(network):
+        backend = load_backend(network)
+        if backend.in_user_space:
             return (f"{network.backend_type}: open a TUN and a socket on {uplink}; what follows from that is not planned here",)
-        async with load_backend(network).attach(uplink, network, kernel) as attached:
+        async with backend.attach(uplink, network, kernel) as attached:
             leases = await store.leases()
             before = recall_former(Path(options.subnet_file))
             claim = choose_claim(network, leases.values(), attached.attrs, before.lease, before.published)

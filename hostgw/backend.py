@@ -36,6 +36,7 @@ class HostGwBackend:
     """host-gw has no settings."""
 
     KEYS: ClassVar[frozenset[str]] = frozenset()
+    in_user_space: ClassVar[bool] = False
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:

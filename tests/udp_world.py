@@ -6,17 +6,14 @@ pod1 10.5.1.2 -- 10.5.1.1 host1 192.0.2.1 -- router -- 198.51.100.1 host2 10.5.2
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import secrets
 import socket
-import struct
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from ctypes import addressof, c_uint32
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -30,6 +27,7 @@ from flanneld.linux.links import link
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.netns import run_in, setns
 from peers_of import apply
+from traffic import leave_no_checksum
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,7 +77,7 @@ class Namespaces:
         self.ip(name, f"link add {device} type veth peer name {other_device} netns {self._tag}-{other}")
         for where, what in ((name, device), (other, other_device)):
             self.ip(where, f"link set {what} up")
-            self.run(where, _finish_checksums, what)
+            self.run(where, leave_no_checksum, what)
 
     def forward(self, name: str) -> None:
         self.run(name, Path("/proc/sys/net/ipv4/ip_forward").write_text, "1")
@@ -193,13 +191,6 @@ def drained(tap: socket.socket) -> Iterator[tuple[bytes, bool]]:
         while True:
             frame, address = tap.recvfrom(65535)
             yield frame, address[2] == socket.PACKET_OUTGOING
-
-
-def _finish_checksums(device: str) -> None:
-    """ETHTOOL_STXCSUM 0 (linux/ethtool.h, SIOCETHTOOL): no checksum is left for hardware that is not there."""
-    request = (c_uint32 * 2)(0x17, 0)
-    with socket.socket() as any_socket:
-        fcntl.ioctl(any_socket, 0x8946, struct.pack("16sQ16x", device.encode(), addressof(request)))
 
 
 def _tool(*command: str, text: str | None = None) -> str:

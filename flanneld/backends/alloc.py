@@ -18,6 +18,7 @@ class AllocBackend:
     """alloc has no settings."""
 
     KEYS: ClassVar[frozenset[str]] = frozenset()
+    in_user_space: ClassVar[bool] = False
 
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:

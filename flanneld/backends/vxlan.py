@@ -59,10 +59,15 @@ class VxlanBackend:
     data_path: str = AUTO
     """Then, what carries frames: see `tunnel.choice`."""
 
+    @property
+    def in_user_space(self) -> bool:
+        return self.mode == USERSPACE
+
     @classmethod
     def parse(cls, config: Mapping[str, object]) -> Self:
         """Read flannel's keys: VNI, Port, MTU, GBP, Learning, DirectRouting; and, which flannel has not, TxChecksumOffload, Mode,
-        DataPath."""
+        DataPath.
+        """  # fmt: skip
         return cls(
             vni=Vni(read_int(config, "VNI", 1, 1, (1 << 24) - 1)),
             port=read_int(config, "Port", 0, 0, 65535) or DEFAULT_PORT,
@@ -83,19 +88,18 @@ class VxlanBackend:
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
         """Make the devices, so that our lease can publish their MACs; they stay, unless no lease was ever got for them."""
         planner = self.planner(uplink, network, kernel)
-        wanted = planner.wanted
-        if self.mode == USERSPACE:
+        if self.in_user_space:
             from flanneld.backends.vxlan_user import user_attached  # and numpy, which is as large as all the rest
 
-            async with user_attached(planner, tuple(wanted.values()), uplink, network, kernel, self.data_path) as in_user_space:
-                yield in_user_space
+            async with user_attached(planner, network) as carrying:
+                yield carrying
             return
         if any(present.kind == "tun" for present in map(kernel.link, self.devices(network)) if present is not None):
             from flanneld.backends.vxlan_user import forget_kept
 
             forget_kept()
-        fresh = [link.name for link in wanted.values() if kernel.link(link.name) is None]
-        attached = VxlanNetwork(planner, network, kernel)
+        fresh = [link.name for link in planner.wanted.values() if kernel.link(link.name) is None]
+        attached = VxlanNetwork(planner, network)
         try:
             attached.ensure_devices()
             yield attached
@@ -173,10 +177,9 @@ class Planner:
 class VxlanNetwork:
     """Our devices and all peers' entries."""
 
-    def __init__(self, planner: Planner, network: NetworkConfig, kernel: Kernel) -> None:
-        self._planner = planner
+    def __init__(self, planner: Planner, network: NetworkConfig) -> None:
+        self._planner, self._kernel = planner, planner.kernel
         self._pod_networks = tuple(pool.network for pool in network.pools)
-        self._kernel = kernel
         self._wanted = dict(planner.wanted)
         self._devices: dict[Family, int] = {}
         self._plans = Judged(lambda peer: self._planner.plan(peer, self._devices))

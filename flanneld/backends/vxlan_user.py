@@ -11,17 +11,15 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
-from typing import Protocol
 
-from flanneld.backend import BackendError, Plan, Refusal, Uplink, Wanted
+from flanneld.backend import BackendError, Refusal, Wanted
+from flanneld.backends.vxlan import Planner
 from flanneld.config import NetworkConfig
-from flanneld.kernel import Entry, FdbEntry, Kernel, KernelError, Owner, VxlanLink
-from flanneld.lease import Family, Judged, Lease, LeaseAttrs
+from flanneld.kernel import Entry, FdbEntry, Owner, VxlanLink
+from flanneld.lease import Judged, Lease, LeaseAttrs
 from flanneld.linux.links import adjust_link, link, present_link, set_addresses
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.safe import open_safe
-from flanneld.log import Log
-from flanneld.retry import Backoff, retry
 from flanneld.tunnel.choice import chosen_plane, said
 from flanneld.tunnel.kept import Kept
 from flanneld.tunnel.plane import Plane
@@ -30,8 +28,6 @@ from flanneld.tunnel.switch import Counters, Drop, Endpoint
 from flanneld.wire.ethernet import HEADER_SIZE as ETHERNET_SIZE
 from flanneld.wire.vxlan import HEADER_SIZE as VXLAN_SIZE
 from flanneld.wire.vxlan import VxlanPacket
-
-log = Log(__name__)
 
 SAFE = "vxlan"
 """The safe's name."""
@@ -69,19 +65,6 @@ class VtepSwitch:
 
     def complain(self, why: Drop, frame: memoryview, next_hop_mtu: int, counters: Counters) -> None:
         """Nobody: a frame that has no destination is lost, as on any Ethernet."""
-
-
-class Planner(Protocol):
-    """What vxlan says of the kernel's part."""
-
-    def attrs(self) -> LeaseAttrs:
-        """What our lease publishes."""
-
-    def speaks(self, peer: Lease) -> bool:
-        """As `Network.speaks`."""
-
-    def plan(self, peer: Lease, devices: Mapping[Family, int]) -> Plan:
-        """What a peer needs, on these devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +163,7 @@ class UserVxlanNetwork:
         """Carry frames until cancelled; a TAP that somebody deletes is made again, and what led to it is with the next `reach`."""
         await self._reached.wait()
         with self.plane.running():
-            while True:
-                await self.plane.until_tun_lost()
-                log.warning("tap device deleted, making it again", device=self.plane.tun.name)
-                await retry(
-                    self._restore,
-                    KernelError,
-                    Backoff(first_s=0.1, cap_s=10),
-                    failed=lambda error: log.warning("tap device not restored", why=error),
-                )
+            await self.plane.keep(self._restore)
 
     async def _restore(self) -> None:
         self._tap.restore(self._addresses)
@@ -205,18 +180,16 @@ def forget_kept() -> None:
 
 
 @asynccontextmanager
-async def user_attached(
-    planner: Planner, devices: Sequence[VxlanLink], uplink: Uplink, network: NetworkConfig, kernel: Kernel, data_path: str
-) -> AsyncIterator[UserVxlanNetwork]:
+async def user_attached(planner: Planner, network: NetworkConfig) -> AsyncIterator[UserVxlanNetwork]:
     """Open TAP and socket, or take up those of an earlier run, in the device's place.
 
     Raises BackendError, KernelError.
     """
-    address = uplink.address(4)
+    address, kernel = planner.uplink.address(4), planner.kernel
     pools = [pool.network for pool in network.pools if isinstance(pool.network, IPv4Network)]
     if len(pools) != len(network.pools) or not isinstance(address, IPv4Interface):
         raise BackendError("vxlan in user space carries IPv4 only, expected EnableIPv6 false")
-    (wanted,) = devices
+    (wanted,) = planner.wanted.values()
     present = kernel.link(wanted.name)
     if present is not None and present.kind == "vxlan":
         kernel.remove_link(wanted.name)
@@ -228,7 +201,7 @@ async def user_attached(
         underlay = stack.enter_context(kept.underlay(address.ip, wanted.port))
         netlink = stack.enter_context(Netlink())
         switch = VtepSwitch(wanted.vni)
-        kind, chosen = chosen_plane(data_path, "vxlan")
+        kind, chosen = chosen_plane(planner.backend.data_path, "vxlan")
         plane = stack.enter_context(kind(underlay, kept.tun(netlink), switch, offload(underlay), wanted.mtu))
         path = {**chosen, "device": plane.tun.name, **plane.facts()}
         said.info("data path", "data path", **path)

@@ -11,11 +11,14 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from flanneld.kernel import KernelError
 from flanneld.linux.tun import TunDevice
+from flanneld.log import Log
+from flanneld.retry import Backoff, retry
 from flanneld.tunnel.receiver import Receiver
 from flanneld.tunnel.sender import Sender
 from flanneld.tunnel.sockets import Offloads
@@ -23,6 +26,8 @@ from flanneld.tunnel.switch import Counters, Switch
 
 SWITCH_INTERVAL_S = 0.0005
 """For how long the rest of the daemon may keep Python's lock from this thread when it wants it: Python's own is ten times that."""
+
+log = Log(__name__)
 
 
 class Plane:
@@ -67,6 +72,17 @@ class Plane:
         """Which of the kernel's offloads it works with."""
         offloads, tun = self.offloads, self.tun
         return {"gso": offloads.segmentation, "gro": offloads.merging, "tso": tun.takes_tcp, "uso": tun.takes_udp}
+
+    async def keep(self, restore: Callable[[], Awaitable[None]]) -> None:
+        """Have a TUN that somebody deletes made again, for ever. `restore` calls `use`; it is repeated while it raises KernelError.
+
+        Raises what ended the thread, if anything did.
+        """
+        while True:
+            await self.until_tun_lost()
+            log.warning("tun device deleted, making it again", device=self.tun.name)
+            again = Backoff(first_s=0.1, cap_s=10)
+            await retry(restore, KernelError, again, failed=lambda why: log.warning("tun device not restored", why=why))
 
     async def until_tun_lost(self) -> None:
         """Wait for that; raises what ended the thread, if anything did."""

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from flanneld.tunnel.switch import Counters, Drop, Endpoint, Switch
-from flanneld.wire.merge import ROOM, Merger, unfinished
+from flanneld.wire.ipv4 import MAX_SIZE
+from flanneld.wire.merge import ROOM, Merger
+from flanneld.wire.unfinished import unfinished
 from flanneld.wire.vnet import NO_OFFLOAD
 
 BATCH = 32
 """Readings before the other direction has its turn."""
-MOST_BYTES = 0xFFFF
 _SEGMENT = struct.Struct("=i")
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_SEGMENT.size)
 
@@ -36,7 +37,7 @@ class Receiver:
         self._front, self._link, self._mtu = len(switch.prefix), switch.link_size, mtu
         room = bytearray(ROOM)
         self._datagrams = memoryview(room)
-        self._first = (self._datagrams[:MOST_BYTES],)
+        self._first = (self._datagrams[:MAX_SIZE],)
         self._merger = Merger(room, self._front + switch.link_size, self._front, merge_udp=merge_udp)
 
     def drain(self, tun: int) -> None:
@@ -52,7 +53,7 @@ class Receiver:
                 self._hand_on(tun, self._datagrams[:total], sender)
                 continue
             full = total % size == 0 and not self._merger.ends_flow(total, size)
-            carried = self._read((self._datagrams[total : total + MOST_BYTES],)) if full else None
+            carried = self._read((self._datagrams[total : total + MAX_SIZE],)) if full else None
             if carried is not None and carried.sender == sender and (carried.size == size or 0 < carried.total < size):
                 total, carried = total + carried.total, None
             self._merge(tun, total, size, sender)

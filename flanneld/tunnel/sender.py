@@ -13,6 +13,7 @@ from flanneld.tunnel.sockets import SOL_UDP, UDP_SEGMENT, path_mtu
 from flanneld.tunnel.switch import OUTER_SIZE, Counters, Drop, Endpoint, Switch
 from flanneld.wire import WireError
 from flanneld.wire.ipv4 import DONT_FRAGMENT, decode_ipv4, fragment
+from flanneld.wire.ipv4 import MAX_SIZE as IPV4_MAX_SIZE
 from flanneld.wire.split import MAX_SIZE, Splitter, finish_checksum
 from flanneld.wire.vnet import LAYOUT as VNET_LAYOUT
 from flanneld.wire.vnet import NEEDS_CSUM, VnetHeader
@@ -22,7 +23,7 @@ BATCH = 64
 """Readings before the other direction has its turn."""
 MOST_SEGMENTS = 64
 """Of one call (UDP_MAX_SEGMENTS of linux/udp.h, in kernels before 6.9)."""
-MOST_BYTES = 65507
+MOST_BYTES = IPV4_MAX_SIZE - OUTER_SIZE
 """Of one call: what an IPv4 datagram holds."""
 _SEGMENT = struct.Struct("=H")
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Protocol, TypeAlias
+
+from flanneld.wire.ipv4 import HEADER_SIZE as IPV4_SIZE
+from flanneld.wire.udp import HEADER_SIZE as UDP_SIZE
 
 Endpoint: TypeAlias = tuple[str, int]
 """A peer's address and port, as sockets take it."""
 
-OUTER_SIZE = 20 + 8
+OUTER_SIZE = IPV4_SIZE + UDP_SIZE
 """Bytes that the outer IPv4 and UDP headers take."""
 
 
@@ -52,7 +55,7 @@ class Counters:
 
     def told(self) -> tuple[dict[str, int], dict[str, int]]:
         """All by name: what was done, and what was dropped by reason."""
-        done = ("sent", "received", "fragmented", "errors_sent", "errors_suppressed")
+        done = (counted.name for counted in fields(self) if counted.name != "dropped")
         return {name: getattr(self, name) for name in done}, {why.value: self.dropped[why] for why in Drop}
 
 

@@ -8,17 +8,18 @@ header and checksum is checked, as the kernel's own receive offload does. Whatev
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
+from flanneld.wire.ipv4 import MAX_SIZE
 from flanneld.wire.segments import (
     ACK,
     BIG16,
     BIG32,
     CHECKSUM_AT,
     ECE,
-    FRAGMENT,
     MAY_NOT_FRAGMENT,
     MODULUS,
     MOST_SHAPES,
@@ -31,17 +32,18 @@ from flanneld.wire.segments import (
     Sums,
     Truths,
     column,
-    pseudo_sum,
+    gso_type_of,
+    set_header_checksum,
+    set_lengths,
+    set_pseudo_sum,
     swapped,
+    transport_of,
     words,
 )
-from flanneld.wire.split import set_header_checksum, set_lengths
-from flanneld.wire.vnet import NEEDS_CSUM, TCPV4, TCPV6, UDP_L4, VnetHeader
+from flanneld.wire.vnet import NEEDS_CSUM, VnetHeader
 
 ROOM = 3 << 16
 """For the packets of two readings, as if the last were as long as the others."""
-MOST_BYTES = 0xFFFF
-"""Of a super-packet."""
 MERGEABLE = ~(PSH | ECE) & 0xFF
 """Of TCP's flags: what is set among these must be ACK alone."""
 MERGEABLE_ON = ~ECE & 0xFF
@@ -81,7 +83,7 @@ class Merger:
         self._ip, self._link, self._merge_udp = ip, link, merge_udp
         self._packets = memoryview(packets)
         self._data: Bytes = np.frombuffer(packets, np.uint8)
-        self._plans: dict[Layout, _Plan] = {}
+        self._plan = lru_cache(MOST_SHAPES)(partial(_Plan, self._data))
 
     def runs(self, total: int, size: int) -> Iterator[Run]:
         """What is to become of the packets in the first `total` bytes, each of `size` but for a shorter last one, in order."""
@@ -92,7 +94,7 @@ class Merger:
             return
         last = total - (layout.rows - 1) * size
         self._packets[total : layout.rows * size] = bytes(layout.rows * size - total)
-        most = (MOST_BYTES - layout.payload) // (size - layout.payload)
+        most = (MAX_SIZE - layout.payload) // (size - layout.payload)
         for begin, after in self._plan(layout).bounds(self._packets, last):
             for first in range(begin, after, most):
                 end = min(first + most, after)
@@ -106,11 +108,7 @@ class Merger:
     def _layout(self, size: int, rows: int) -> Layout | None:
         """How the first packet looks, if others may be merged with it."""
         packets, ip = self._packets, self._ip
-        version, protocol, transport = packets[ip] >> 4, packets[ip + 9], ip + (packets[ip] & 0xF) * 4
-        if version == 6:
-            protocol, transport = packets[ip + 6], ip + 40
-        elif version != 4 or transport < ip + 20 or int.from_bytes(packets[ip + 6 : ip + 8], "big") & FRAGMENT:
-            return None
+        protocol, transport = transport_of(packets, ip)
         if protocol == TCP and transport + TCP_HEADER < size:
             payload = transport + (packets[transport + 12] >> 4) * 4
             fits = payload >= transport + TCP_HEADER and packets[transport + 13] & MERGEABLE == ACK
@@ -119,14 +117,6 @@ class Merger:
         if not fits or payload >= size or rows * size > ROOM or not lengths_hold(packets[:size], ip, transport, protocol):
             return None
         return Layout(ip, transport, payload, protocol, size, rows)
-
-    def _plan(self, layout: Layout) -> _Plan:
-        plan = self._plans.get(layout)
-        if plan is None:
-            if len(self._plans) >= MOST_SHAPES:
-                self._plans.clear()
-            plan = self._plans[layout] = _Plan(self._data, layout)
-        return plan
 
     def ends_flow(self, total: int, size: int) -> bool:
         """True if nothing can be merged with the last of the packets in the first `total` bytes."""
@@ -140,45 +130,16 @@ class Merger:
         packets, last = self._packets, start + (count - 1) * size
         header = memoryview(bytearray(packets[start : start + payload]))
         whole = end - start - (count - 1) * payload
-        version = header[ip] >> 4
         set_lengths(header, whole, ip, transport, protocol)
-        if version == 4:
+        if header[ip] >> 4 == 4:
             set_header_checksum(header, ip)
         if protocol == TCP:
             header[transport + 13] |= packets[last + transport + 13] & PSH
-        pseudo = (pseudo_sum(header, ip, protocol) + swapped(whole - transport)) % 0xFFFF
-        at = transport + CHECKSUM_AT[protocol]
-        header[at : at + 2] = pseudo.to_bytes(2, "little")
-        kind = UDP_L4 if protocol == UDP else TCPV4 if version == 4 else TCPV6
-        link = self._link
+        set_pseudo_sum(header, whole, ip, transport, protocol)
+        kind, link = gso_type_of(header, ip, protocol), self._link
         vnet = VnetHeader(NEEDS_CSUM, kind, payload - link, size - payload, transport - link, CHECKSUM_AT[protocol])
         contents = [packets[at + payload : at + size] for at in range(start, last, size)]
         return vnet.encode(), header[link:], *contents, packets[last + payload : end]
-
-
-def unfinished(frame: memoryview, ip: int, mtu: int) -> VnetHeader | None:
-    """How to hand on a packet whose checksum is still the pseudo header's sum; None for any other.
-
-    Between namespaces and virtual machines of one host a kernel's tunnel may leave the checksum to be finished, and with it
-    segmentation: what is longer than `mtu`, the IP packets' largest size, has not crossed a wire. `ip`: where its header starts.
-    """
-    version, size = frame[ip] >> 4 if len(frame) >= ip + 20 else 0, len(frame) - ip
-    protocol, transport = (frame[ip + 9], ip + (frame[ip] & 0xF) * 4) if version == 4 else (0, ip + 40)
-    if version == 6 and size > 40:
-        protocol = frame[ip + 6]
-    if protocol not in CHECKSUM_AT or transport + (TCP_HEADER if protocol == TCP else UDP_HEADER) > len(frame):
-        return None
-    field = transport + CHECKSUM_AT[protocol]
-    stored = int.from_bytes(frame[field : field + 2], "little")
-    if not stored or stored % 0xFFFF != (pseudo_sum(frame, ip, protocol) + swapped(len(frame) - transport)) % 0xFFFF:
-        return None
-    if version == 4 and int.from_bytes(frame[ip + 6 : ip + 8], "big") & FRAGMENT:
-        return None
-    if size <= mtu:
-        return VnetHeader(NEEDS_CSUM, csum_start=transport, csum_offset=CHECKSUM_AT[protocol])
-    payload = transport + ((frame[transport + 12] >> 4) * 4 if protocol == TCP else UDP_HEADER)
-    kind = UDP_L4 if protocol == UDP else TCPV4 if version == 4 else TCPV6
-    return VnetHeader(NEEDS_CSUM, kind, payload, mtu - (payload - ip), transport, CHECKSUM_AT[protocol])
 
 
 class _Plan:

@@ -7,12 +7,14 @@ checksums of its own; and, where a router might fragment it, IPv4 identification
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
 
 from flanneld.wire import WireError
 from flanneld.wire.checksum import checksum
+from flanneld.wire.ipv4 import MAX_SIZE as IPV4_MAX_SIZE
 from flanneld.wire.segments import (
     BIG16,
     BIG32,
@@ -31,12 +33,15 @@ from flanneld.wire.segments import (
     Bytes,
     column,
     pseudo_sum,
-    swapped,
+    set_header_checksum,
+    set_lengths,
+    set_pseudo_sum,
+    store16,
     words,
 )
 from flanneld.wire.vnet import ECN, TCPV4, TCPV6, UDP_L4, VnetHeader
 
-MAX_SIZE = 0xFFFF + 64
+MAX_SIZE = IPV4_MAX_SIZE + 64
 """Bytes of a packet with a link header and a tunnel's before it."""
 ROOM = 1 << 18
 """For all segments of one super-packet: the kernel sends none with less than 48 bytes of TCP (tcp_min_snd_mss)."""
@@ -85,7 +90,7 @@ class Splitter:
         room = bytearray(ROOM)
         self.segments = memoryview(room)
         self._room: Bytes = np.frombuffer(room, np.uint8)
-        self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._plan = lru_cache(MOST_SHAPES)(partial(_Plan, self._source, self._room))
 
     def split(self, size: int, vnet: VnetHeader, link: int = 0) -> Cut:
         """Cut the super-packet in the first `size` bytes of `packet`; raises WireError when it is malformed.
@@ -97,7 +102,7 @@ class Splitter:
         flags = packet[shape.transport + 13] if shape.protocol == TCP else 0
         first = (_number(packet, shape.transport + 4, 4), _number(packet, shape.ip + 4, 2))
         if shape.full:
-            self._plan(shape).cut(packet, *first, flags, last=not shape.rest)
+            self._plan(shape._replace(rest=0)).cut(packet, *first, flags, last=not shape.rest)
         at = shape.full * segment
         if shape.rest:
             self._cut_rest(shape, at, *first, flags & ~CWR if shape.full else flags)
@@ -119,15 +124,6 @@ class Splitter:
             raise WireError(f"super-packet of {size} bytes, payload from {payload} in segments of {mss}")
         return Shape(ip, transport, payload, protocol, mss, *divmod(size - payload, mss))
 
-    def _plan(self, shape: Shape) -> _Plan:
-        key = shape[:-1]
-        plan = self._plans.get(key)
-        if plan is None:
-            if len(self._plans) >= MOST_SHAPES:
-                self._plans.clear()
-            plan = self._plans[key] = _Plan(self._source, self._room, shape)
-        return plan
-
     def _cut_rest(self, shape: Shape, at: int, sequence: int, identification: int, flags: int) -> None:
         """The last segment, which is shorter."""
         start, end = shape.payload + shape.full * shape.mss, shape.payload + shape.rest
@@ -140,12 +136,9 @@ class Splitter:
             segment[shape.transport + 13] = flags
         if segment[shape.ip] >> 4 == 4:
             if not segment[shape.ip + 6] & MAY_NOT_FRAGMENT:
-                _store16(segment, shape.ip + 4, identification + shape.full)
+                store16(segment, shape.ip + 4, identification + shape.full)
             set_header_checksum(segment, shape.ip)
-        field = shape.transport + CHECKSUM_AT[shape.protocol]
-        _store(
-            segment, field, 2, swapped((pseudo_sum(segment, shape.ip, shape.protocol) + swapped(end - shape.transport)) % 0xFFFF)
-        )
+        set_pseudo_sum(segment, end, shape.ip, shape.transport, shape.protocol)
         finish_checksum(segment, shape.transport, CHECKSUM_AT[shape.protocol])
 
 
@@ -175,7 +168,7 @@ class _Plan:
         """`last`: no shorter segment follows."""
         ip, transport, _, protocol, _, rows, _ = self._shape
         set_lengths(packet, self.size, ip, transport, protocol)
-        _store16(packet, transport + CHECKSUM_AT[protocol], 0)
+        store16(packet, transport + CHECKSUM_AT[protocol], 0)
         if protocol == TCP:
             packet[transport + 13] = flags & ~(FIN | PSH | CWR)
         if packet[ip] >> 4 == 4:
@@ -189,7 +182,7 @@ class _Plan:
                 self._room[(rows - 1) * self.size + transport + 13] |= flags & (FIN | PSH)
         if packet[ip] >> 4 == 4 and not packet[ip + 6] & MAY_NOT_FRAGMENT:
             self._number(identification, _number(packet, ip + 10, 2))
-        self._sum(pseudo_sum(packet, ip, protocol) + swapped(self.size - transport))
+        self._sum(pseudo_sum(packet, self.size, ip, transport, protocol))
 
     def _number(self, identification: int, stored: int) -> None:
         """One more each, in field and checksum (RFC 1624 §3)."""
@@ -206,29 +199,8 @@ class _Plan:
         np.subtract(MODULUS, sums, out=self._checksum, casting="unsafe")  # 1 to 65535: no UDP datagram without one
 
 
-def set_lengths(packet: memoryview, size: int, ip: int, transport: int, protocol: int) -> None:
-    """Store in the IP and UDP headers what a packet of `size` bytes, of which these may be only the first, has to say."""
-    if packet[ip] >> 4 == 4:
-        _store16(packet, ip + 2, size - ip)
-    else:
-        _store16(packet, ip + 4, size - ip - 40)
-    if protocol == UDP:
-        _store16(packet, transport + 4, size - transport)
-
-
-def set_header_checksum(packet: memoryview, ip: int) -> None:
-    """Store the IPv4 header's."""
-    _store16(packet, ip + 10, 0)
-    _store16(packet, ip + 10, checksum(packet[ip : ip + (packet[ip] & 0xF) * 4]))
-
-
 def _number(packet: memoryview, at: int, size: int) -> int:
     return int.from_bytes(packet[at : at + size], "big")
-
-
-def _store16(packet: memoryview, at: int, number: int) -> None:
-    packet[at] = number >> 8 & 0xFF
-    packet[at + 1] = number & 0xFF
 
 
 def _store(packet: memoryview, at: int, size: int, number: int) -> None:

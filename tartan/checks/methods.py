@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from flanneld import FlanneldError
-from flanneld.backend import Network, Plan, Refusal, Uplink, in_user_space, load_backend
+from flanneld.backend import Network, Plan, Refusal, Uplink, load_backend
 from flanneld.config import NetworkConfig
 from flanneld.dry_run import NotingKernel
 from flanneld.kernel import Entry, Owner
@@ -63,9 +63,10 @@ async def plan_all(
 
 
 async def _attach(stack: AsyncExitStack, nl: Netlink, kernel: NotingKernel, config: NetworkConfig, uplink: Uplink) -> Network:
-    if in_user_space(config):
+    backend = load_backend(config)
+    if backend.in_user_space:
         return SeenUdp(nl, config, uplink) if config.backend_type == "udp" else SeenTap(nl, config, uplink, kernel)
-    return await stack.enter_async_context(load_backend(config).attach(uplink, config, kernel))
+    return await stack.enter_async_context(backend.attach(uplink, config, kernel))
 
 
 async def _add(planned: Planned, method: str, attached: Network, own: Lease | None, peers: Collection[Lease]) -> None:

@@ -47,9 +47,8 @@ class SeenUdp(Seen):
 
     async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """The routes that lead to the process, which knows the peers."""
-        _, refused = udp.plan(peers, 0)
-        reached: dict[Lease, Plan] = dict.fromkeys(peers, ())
-        return Wanted([*(reached | {refusal.lease: refusal for refusal in refused}).items()], self._routes)
+        judged = [(peer, udp.plan(peer, 0)) for peer in peers]
+        return Wanted([(peer, found if isinstance(found, Refusal) else ()) for peer, found in judged], self._routes)
 
 
 class SeenTap(Seen):

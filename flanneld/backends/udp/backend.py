@@ -8,11 +8,11 @@ daemon goes on. If none comes in time, they go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from flanneld import FlanneldError
 from flanneld.backend import BackendError, Network, Refusal, Uplink, Wanted
@@ -22,13 +22,11 @@ from flanneld.backends.udp.forward import Router
 from flanneld.backends.udp.routes import PrefixTable, as_numbers
 from flanneld.backends.udp.shortcut import Shortcut
 from flanneld.config import ConfigError, NetworkConfig, read_bool, read_choice, read_int
-from flanneld.kernel import Kernel, KernelError, Owner
+from flanneld.kernel import Kernel, Owner
 from flanneld.lease import Judged, Lease, LeaseAttrs
 from flanneld.linux.netlink import Netlink
 from flanneld.linux.safe import open_safe
 from flanneld.linux.tun import TunDevice
-from flanneld.log import Log
-from flanneld.retry import Backoff, retry
 from flanneld.tunnel import AUTO, NATIVE, PYTHON
 from flanneld.tunnel.choice import chosen_plane, said
 from flanneld.tunnel.kept import Kept
@@ -45,27 +43,22 @@ DATA_PATHS = (PYTHON, NATIVE, EBPF, AUTO)
 QUEUE_S = 1.0
 """Longer than packets wait in the TUN's queue, on a busy machine too."""
 
-log = Log(__name__)
+
+class Row(NamedTuple):
+    """One peer in the table."""
+
+    subnet: IPv4Network
+    numbers: tuple[int, int]
+    """The subnet's: with thousands of peers it is worth while to work them out once."""
+    host: IPv4Address
+    endpoint: Endpoint
 
 
-def plan(peers: Collection[Lease], port: int) -> tuple[dict[IPv4Network, Endpoint], tuple[Refusal, ...]]:
-    """Which peer takes which subnet's packets, and the peers that cannot; like flannel's, it takes leases of any backend type."""
-    judged = [(peer, placed(peer)) for peer in peers]
-    reachable = {subnet: (host, port) for peer, found in judged if not isinstance(found, Refusal) for subnet, host in [found]}
-    return reachable, tuple(found for _, found in judged if isinstance(found, Refusal))
-
-
-def _hosts(peers: Iterable[Lease]) -> dict[IPv4Network, IPv4Address]:
-    """Whose host is where, of those who can be reached."""
-    found = map(placed, peers)
-    return {subnet: IPv4Address(host) for one in found if not isinstance(one, Refusal) for subnet, host in [one]}
-
-
-def placed(peer: Lease) -> tuple[IPv4Network, str] | Refusal:
-    """A peer's subnet, and the address of its host."""
+def plan(peer: Lease, port: int) -> Row | Refusal:
+    """Whose packets the peer takes, and where it is; like flannel's, any backend type will do."""
     subnet, address = peer.subnet(4), peer.attrs.public_ip(4)
-    if isinstance(subnet, IPv4Network) and address and not address.is_unspecified:
-        return subnet, str(address)
+    if isinstance(subnet, IPv4Network) and isinstance(address, IPv4Address) and not address.is_unspecified:
+        return Row(subnet, as_numbers(subnet), address, (str(address), port))
     return Refusal(peer, "has no IPv4 subnet or no IPv4 address")
 
 
@@ -74,6 +67,7 @@ class UdpBackend:
     """The method as configured."""
 
     KEYS: ClassVar[frozenset[str]] = frozenset({"port", "checksource", "datapath"})
+    in_user_space: ClassVar[bool] = True
 
     port: int = DEFAULT_PORT
     """Ours, and every peer's: leases do not say."""
@@ -120,7 +114,7 @@ class UdpBackend:
             shortcut, why = self._shortcut(netlink, uplink, address.ip, tun)
             if shortcut is not None:
                 stack.callback(shortcut.close)
-            kind, chosen = chosen_plane(AUTO if shortcut or self.data_path == EBPF else self.data_path, "udp")
+            kind, chosen = chosen_plane(AUTO if shortcut else self.data_path, "udp")
             plane = stack.enter_context(kind(underlay, tun, router, offload(underlay, merging=shortcut is None), mtu))
             beside = {"path": EBPF, "beside": chosen["path"]} if shortcut else {**chosen, **why}
             path = {**beside, "device": plane.tun.name, **plane.facts()}
@@ -155,13 +149,13 @@ class UdpNetwork:
         self.path = path
         self.mtu = device.mtu
         self.plane, self.router = device.plane, device.router
-        self._port = port
         self._device = device
         self._reachable: dict[tuple[int, int], Endpoint] = {}
         """By subnet, as numbers."""
         self._left: dict[tuple[int, int], tuple[Endpoint, float]] = {}
         """Who is reachable no more, and since when."""
-        self._rows = Judged(self._row)
+        self._rows = Judged(lambda peer: plan(peer, port))
+        self._senders = Judged(lambda peer: plan(peer, port))
         self._reached = asyncio.Event()
         """Peers are known. Before that packets wait, from an earlier run too: there is nobody to send them to."""
 
@@ -182,27 +176,26 @@ class UdpNetwork:
         return not peer.attrs.backend_type
 
     def hear(self, peers: Collection[Lease]) -> None:
-        self.router.sources = PrefixTable.of_numbers(self._reaching(peers))
+        rows = [row for _, row in self._senders.of(peers) if isinstance(row, Row)]
+        sources = PrefixTable.of_numbers({row.numbers: row.endpoint for row in rows})
+        if sources.levels != self.router.sources.levels:
+            self.router.sources = sources
+            self.plane.refresh()
         if self._device.shortcut is not None:
-            self._device.shortcut.hear(_hosts(peers))
+            self._device.shortcut.hear({row.subnet: row.host for row in rows})
 
     def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         done, dropped = self.plane.counters.told()
         return {**done, **(self._device.shortcut.counters() if self._device.shortcut else {})}, dropped
-
-    def _row(self, peer: Lease) -> tuple[tuple[int, int], Endpoint] | Refusal:
-        found = placed(peer)
-        return found if isinstance(found, Refusal) else (as_numbers(found[0]), (found[1], self._port))
-
-    def _reaching(self, peers: Collection[Lease]) -> dict[tuple[int, int], Endpoint]:
-        return dict(row for _, row in self._rows.of(peers) if not isinstance(row, Refusal))
 
     async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Send by a table of these peers from the next packet on; who is gone from it still gets what is in the TUN's queue.
 
         It may be reached by another method from now on, to which the kernel leads what comes after.
         """
-        reachable = self._reaching(peers)
+        judged = self._rows.of(peers)
+        rows = [row for _, row in judged if isinstance(row, Row)]
+        reachable = {row.numbers: row.endpoint for row in rows}
         loop = asyncio.get_running_loop()
         self._left |= {subnet: (peer, loop.time()) for subnet, peer in self._reachable.items() if subnet not in reachable}
         if self._left:
@@ -212,17 +205,18 @@ class UdpNetwork:
         self._reached.set()
         self._device.restore()
         if self._device.shortcut is not None:
-            self._device.shortcut.reach(_hosts(peers))
-        refused = [(peer, row) for peer, row in self._rows.of(peers) if isinstance(row, Refusal)]
-        return Wanted(refused, (self._device.route,))
+            self._device.shortcut.reach({row.subnet: row.host for row in rows})
+        return Wanted([(peer, row) for peer, row in judged if isinstance(row, Refusal)], (self._device.route,))
 
     def _look_up(self) -> None:
         """Have the data plane look things up in what is known now."""
         now = asyncio.get_running_loop().time()
         self._left = {subnet: (peer, since) for subnet, (peer, since) in self._left.items() if now < since + QUEUE_S}
         left = {subnet: peer for subnet, (peer, _) in self._left.items()}
-        self.router.peers = PrefixTable.of_numbers({**left, **self._reachable})
-        self.plane.refresh()
+        peers = PrefixTable.of_numbers({**left, **self._reachable})
+        if peers.levels != self.router.peers.levels:
+            self.router.peers = peers
+            self.plane.refresh()
 
     async def run(self) -> None:
         """Carry packets until cancelled; a TUN that somebody deletes is made again."""
@@ -231,19 +225,7 @@ class UdpNetwork:
             if self._device.shortcut is not None:
                 stack.callback(asyncio.create_task(self._device.shortcut.keep()).cancel)
             stack.enter_context(self.plane.running())
-            await self._look_after()
-
-    async def _look_after(self) -> None:
-        plane = self.plane
-        while True:
-            await plane.until_tun_lost()
-            log.warning("tun device deleted, making it again", device=plane.tun.name)
-            await retry(
-                self._restore,
-                KernelError,
-                Backoff(first_s=0.1, cap_s=10),
-                failed=lambda error: log.warning("tun device not restored", why=error),
-            )
+            await self.plane.keep(self._restore)
 
     async def _restore(self) -> None:
         self._device.restore()

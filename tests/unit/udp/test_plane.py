@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,18 +37,39 @@ class SentErrors(list[bytes]):
         self.append(packet)
 
 
+class Full(socket.socket):
+    """Its send buffer is: on loopback a real one never gets so far."""
+
+    def sendto(self, *_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "full")
+
+
+class Unsegmenting(socket.socket):
+    """An interface that has no checksums for the segments."""
+
+    def sendmsg(self, *_: object) -> int:
+        raise OSError(errno.EIO, "no such offload")
+
+
 class Rig:
     """One data plane between the kernel's end of a TUN and a peer."""
 
-    def __init__(self, kind: type[Plane], offloads: Offloads | None = None) -> None:
+    def __init__(
+        self,
+        kind: type[Plane],
+        offloads: Offloads | None = None,
+        *,
+        strict: bool = True,
+        sockets: type[socket.socket] = socket.socket,
+    ) -> None:
         tun, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.underlay, self.peer = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        self.underlay, self.peer = (opened(socket.AF_INET, socket.SOCK_DGRAM) for opened in (sockets, socket.socket))
         for opened in (tun, self.kernel, self.underlay, self.peer):
             opened.setblocking(False)
         self.underlay.bind(("127.0.0.1", 0))
         self.peer.bind(("127.0.0.1", 0))
         self.errors = SentErrors()
-        self.router = Router(cast("socket.socket", self.errors))
+        self.router = Router(cast("socket.socket", self.errors), strict=strict)
         self.plane = kind(self.underlay, TunDevice(tun.detach(), "tun", 1), self.router, offloads or offload(self.underlay), 1472)
         self.router.peers = PrefixTable({IPv4Network("10.5.2.0/24"): self.peer.getsockname()})
         self.router.sources = self.router.peers
@@ -94,6 +116,16 @@ async def test_a_packet_from_the_peer_reaches_the_tun_as_it_came_and_garbage_or_
         await rig.handled(5)
     assert rig.kernel.recv(2048) == NO_OFFLOAD + ANSWER.encode()
     assert rig.plane.counters.dropped == {Drop.MALFORMED: 3, Drop.SPOOFED: 1}
+
+
+@pytest.mark.parametrize("kind", [Plane, NativePlane])
+async def test_anybody_may_send_from_anywhere_when_sources_are_not_checked(kind: type[Plane]) -> None:
+    made = Rig(kind, strict=False)
+    made.from_peer(PACKET.encode())
+    with made.plane.running():
+        await made.handled(1)
+    assert made.kernel.recv(2048) == NO_OFFLOAD + PACKET.encode()
+    made.close()
 
 
 async def test_the_sender_is_told_at_a_limited_rate_from_our_address(rig: Rig) -> None:
@@ -156,8 +188,9 @@ async def test_a_flood_from_the_tun_does_not_starve_the_underlay(rig: Rig) -> No
 async def sent_in_segments(rig: Rig) -> None:
     whole = bytes(IP(src="10.5.1.2", dst="10.5.2.3", flags="DF") / TCP(flags="PA") / Raw(bytes(range(250)) * 10))
     rig.kernel.send(VnetHeader(NEEDS_CSUM, TCPV4, 40, 1000, 20, 16).encode() + whole)
+    sent = rig.plane.counters.sent
     with rig.plane.running():
-        await rig.handled(3)
+        await rig.handled(sent + 3)
     received = [IP(rig.peer.recv(2048)) for _ in range(3)]
     assert b"".join(bytes(one[TCP].payload) for one in received) == bytes(range(250)) * 10
     assert [one[TCP].seq for one in received] == [0, 1000, 2000]
@@ -170,4 +203,21 @@ async def test_a_super_packet_is_sent_in_segments(rig: Rig) -> None:
 async def test_a_super_packet_is_sent_in_segments_without_the_kernels_help_too() -> None:
     made = Rig(Plane, Offloads(segmentation=False, merging=False))
     await sent_in_segments(made)
+    made.close()
+
+
+async def test_what_the_send_buffer_has_no_room_for_is_counted() -> None:
+    made = Rig(Plane, sockets=Full)
+    made.from_pod(PACKET.encode())
+    with made.plane.running():
+        await made.handled(1)
+    assert made.plane.counters.dropped == {Drop.BUFFER_FULL: 1}
+    made.close()
+
+
+async def test_what_the_uplink_cannot_send_in_segments_is_sent_one_by_one_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    made = Rig(Plane, sockets=Unsegmenting)
+    for _ in range(2):
+        await sent_in_segments(made)
+    assert caplog.messages == ["packets are sent one by one"]
     made.close()

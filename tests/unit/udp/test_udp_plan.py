@@ -4,8 +4,8 @@ from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 
 import pytest
 
-from flanneld.backend import BackendError, Uplink
-from flanneld.backends.udp.backend import UdpBackend, plan
+from flanneld.backend import BackendError, Refusal, Uplink
+from flanneld.backends.udp.backend import Row, UdpBackend, plan
 from flanneld.config import ConfigError, parse_network
 from flanneld.lease import Lease, LeaseAttrs
 from memory_kernel import MemoryKernel
@@ -18,7 +18,10 @@ def lease(subnet: str, *public_ips: str, backend_type: str = "") -> Lease:
 @pytest.mark.parametrize("backend_type", ["", "udp", "vxlan", "something"])
 def test_a_peer_of_any_backend_type_is_a_row_of_the_table(backend_type: str) -> None:
     peer = lease("10.5.2.0/24", "192.0.2.2", backend_type=backend_type)
-    assert plan([peer], 8285) == ({ip_network("10.5.2.0/24"): ("192.0.2.2", 8285)}, ())
+    found = plan(peer, 8285)
+    assert isinstance(found, Row)
+    assert (found.subnet, found.host, found.endpoint) == (ip_network("10.5.2.0/24"), ip_address("192.0.2.2"), ("192.0.2.2", 8285))
+    assert found.numbers == (0xFFFFFF00, 0x0A050200)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +35,11 @@ def test_a_peer_of_any_backend_type_is_a_row_of_the_table(backend_type: str) -> 
 )
 def test_a_peer_without_ipv4_is_refused_and_the_others_are_served(peer: Lease) -> None:
     other = lease("10.5.3.0/24", "192.0.2.3")
-    reachable, refused = plan([peer, other], 8285)
-    assert list(reachable.values()) == [("192.0.2.3", 8285)]
-    assert [refusal.lease for refusal in refused] == [peer]
+    refused, row = (plan(one, 8285) for one in (peer, other))
+    assert isinstance(row, Row)
+    assert row.endpoint == ("192.0.2.3", 8285)
+    assert isinstance(refused, Refusal)
+    assert refused.lease == peer
 
 
 def test_the_port_is_8285_unless_the_config_says_another() -> None:
@@ -46,6 +51,16 @@ def test_the_port_is_8285_unless_the_config_says_another() -> None:
 def test_a_port_that_cannot_be_is_an_error_naming_it(port: object) -> None:
     with pytest.raises(ConfigError, match=r"Backend\.Port: .*(8285|-1|0|65536|true)"):
         UdpBackend.parse({"port": port})
+
+
+def test_a_data_path_is_one_of_four_in_any_case_and_another_is_an_error_naming_it() -> None:
+    assert [UdpBackend.parse(config).data_path for config in ({}, {"datapath": "eBPF"}, {"datapath": "AUTO"})] == [
+        "tun",
+        "ebpf",
+        "auto",
+    ]
+    with pytest.raises(ConfigError, match=r"^Backend\.DataPath: 'xdp', expected one of tun, native, ebpf, auto$"):
+        UdpBackend.parse({"datapath": "xdp"})
 
 
 UPLINK = Uplink("eth0", 2, 1500, (ip_interface("192.0.2.1/24"),), (ip_address("192.0.2.1"),))

@@ -8,7 +8,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet, Raw
 
 from flanneld.wire.checksum import checksum
-from flanneld.wire.merge import unfinished
+from flanneld.wire.unfinished import unfinished
 from flanneld.wire.vnet import NEEDS_CSUM, PLAIN, TCPV4, TCPV6, UDP_L4
 
 MTU = 1450

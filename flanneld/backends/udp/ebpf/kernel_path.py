@@ -181,15 +181,6 @@ class KernelPath:
         _leave_uplink(self._netlink, self._uplink)
 
 
-def unsupported() -> str | None:
-    """Why this host cannot do it, in words, found by loading the programs; None: it can."""
-    try:
-        _load().close()
-    except FlanneldError as error:
-        return str(error)
-    return None
-
-
 def remove_leftovers(netlink: Netlink, uplink_index: int) -> None:
     """Take away what a killed daemon has left of this on the uplink, and on a TUN that lasted. Raises KernelError.
 
