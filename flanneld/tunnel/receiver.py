@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
+from flanneld.tunnel.sender import CALM_S
 from flanneld.tunnel.switch import Counters, Drop, Endpoint, Switch
 from flanneld.wire.ipv4 import MAX_SIZE
 from flanneld.wire.merge import ROOM, Merger
@@ -20,12 +22,8 @@ _SEGMENT = struct.Struct("=i")
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_SEGMENT.size)
 
 
-class Reading(NamedTuple):
-    """Datagrams that lie one after the other: bytes of all, of each but for a shorter last, and who has sent them."""
-
-    total: int
-    size: int
-    sender: Endpoint
+Reading: TypeAlias = tuple[int, int, Endpoint]
+"""Datagrams that lie one after the other: bytes of all, of each but for a shorter last, and who has sent them."""
 
 
 class Receiver:
@@ -38,10 +36,13 @@ class Receiver:
         room = bytearray(ROOM)
         self._datagrams = memoryview(room)
         self._first = (self._datagrams[:MAX_SIZE],)
+        self._drained_at = 0.0
         self._merger = Merger(room, self._front + switch.link_size, self._front, merge_udp=merge_udp)
 
     def drain(self, tun: int) -> None:
         """Hand on what has arrived, up to a batch: two readings together where they may be of one flow."""
+        before, self._drained_at = self._drained_at, time.monotonic()
+        calm = self._drained_at - before > CALM_S
         carried: Reading | None = None
         for _ in range(BATCH):
             reading = carried or self._read(self._first)
@@ -51,16 +52,23 @@ class Receiver:
             if size == total:
                 carried = None
                 self._hand_on(tun, self._datagrams[:total], sender)
+                if calm:
+                    return
                 continue
+            calm = False
             full = total % size == 0 and not self._merger.ends_flow(total, size)
             carried = self._read((self._datagrams[total : total + MAX_SIZE],)) if full else None
-            if carried is not None and carried.sender == sender and (carried.size == size or 0 < carried.total < size):
-                total, carried = total + carried.total, None
+            if carried is not None and self._continues(carried, size, sender):
+                total, carried = total + carried[0], None
             self._merge(tun, total, size, sender)
             if carried is not None:
-                self._datagrams[: carried.total] = self._datagrams[total : total + carried.total]
+                self._datagrams[: carried[0]] = self._datagrams[total : total + carried[0]]
         if carried is not None:
             self._merge(tun, *carried)
+
+    def _continues(self, reading: Reading, size: int, sender: Endpoint) -> bool:
+        """True if it may be more of a flow of datagrams of that size."""
+        return reading[2] == sender and (reading[1] == size or 0 < reading[0] < size)
 
     def _read(self, into: tuple[memoryview]) -> Reading | None:
         """What has arrived next, put there; None: nothing has."""
@@ -68,7 +76,7 @@ class Receiver:
             total, ancillary, _, sender = self._underlay.recvmsg_into(into, _ANCILLARY_SIZE)
         except OSError:  # if it was a pending error, the call has cleared it
             return None
-        return Reading(total, _SEGMENT.unpack(ancillary[0][2])[0] if ancillary else total, sender)
+        return total, _SEGMENT.unpack(ancillary[0][2])[0] if ancillary else total, sender
 
     def _merge(self, tun: int, total: int, size: int, sender: Endpoint) -> None:
         """Hand on datagrams that lie one after the other, as few packets as may be."""

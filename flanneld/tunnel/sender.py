@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from ipaddress import IPv4Address
 
 from flanneld.log import Log, Once
@@ -21,6 +22,8 @@ from flanneld.wire.vnet import SIZE as VNET_SIZE
 
 BATCH = 64
 """Readings before the other direction has its turn."""
+CALM_S = 0.00005
+"""Packets farther apart than this are on their own: what comes next is poll's to say, not another reading's."""
 MOST_SEGMENTS = 64
 """Of one call (UDP_MAX_SEGMENTS of linux/udp.h, in kernels before 6.9)."""
 MOST_BYTES = IPV4_MAX_SIZE - OUTER_SIZE
@@ -46,8 +49,7 @@ class Sender:
         self._into = (self._vnet, self._packet[self._front :])
         self._splitter = Splitter(room, self._front + switch.link_size)
         self._ancillary: dict[int, list[tuple[int, int, bytes]]] = {}
-        self._calm = True
-        """The last time there was at most one packet: the next is not to wait for others."""
+        self._drained_at = 0.0
         self._batch = memoryview(bytearray(MOST_BYTES))
         self._peer: Endpoint = ("", 0)
         self._size = self._used = self._count = 0
@@ -58,14 +60,15 @@ class Sender:
         """Send what waits in the TUN, up to a batch; raises OSError when the TUN is no more."""
         counters, switch, front, into, packet = self._counters, self._switch, self._front, self._into, self._packet
         unpack, vnet, readv = VNET_LAYOUT.unpack, self._vnet, os.readv
-        read = 0
+        before, self._drained_at = self._drained_at, time.monotonic()
+        calm = self._drained_at - before > CALM_S
         try:
-            while read < BATCH:
+            for _ in range(BATCH):
                 size = readv(tun, into) - VNET_SIZE + front
-                read += 1
                 flags, kind, header, segment, start, offset = unpack(vnet)
                 peer = switch.route(packet[front:size])
                 if kind:
+                    calm = False
                     self.flush()
                     self._send_super(size, VnetHeader(flags, kind, header, segment, start, offset), peer)
                     continue
@@ -74,13 +77,12 @@ class Sender:
                     continue
                 if flags & NEEDS_CSUM:
                     finish_checksum(packet[:size], start + front, offset)
-                if self._calm:
+                if calm:
                     self._transmit(packet[:size], size, 1, peer)
-                    self._calm = False
-                else:
-                    self._gather(packet[:size], peer)
+                    return
+                self._gather(packet[:size], peer)
         except BlockingIOError:
-            self._calm = read <= 1
+            pass
         except WireError:
             counters.dropped[Drop.MALFORMED] += 1
         finally:
