@@ -6,6 +6,7 @@ made. `udp` is planned without its sockets: to attach it is to change something.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -68,11 +69,15 @@ class NotingKernel:
         return self._kernel.next_hop(address)
 
     def _named(self, entry: Entry) -> str:
-        """The entry in words, with its device's name instead of the number."""
-        planned = FIRST_PLANNED - entry.device - 1
-        found = link_at(self._netlink, entry.device) if planned >= len(self._planned) else None
-        name = found.name if found is not None else self._planned[planned] if planned < len(self._planned) else "no device"
-        return str(entry).replace(f"on device {entry.device}", f"on {name}")
+        """The entry in words, with its devices' names instead of their numbers."""
+        return re.sub(r"on device (\d+)", lambda found: f"on {self._device(int(found[1]))}", str(entry))
+
+    def _device(self, index: int) -> str:
+        planned = FIRST_PLANNED - index - 1
+        if planned < len(self._planned):
+            return self._planned[planned]
+        found = link_at(self._netlink, index)
+        return found.name if found is not None else "no device"
 
 
 async def pending(options: Options, store: LeaseStore, instance: str) -> tuple[str, ...]:

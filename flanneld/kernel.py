@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 from flanneld import FlanneldError
 from flanneld.lease import IPAddress, IPNetwork, inside
@@ -31,8 +31,32 @@ class RouteKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Hop:
+    """One way out of the host. The fields are those of a route that has no other."""
+
+    device: int
+    gateway: IPAddress | None = None
+    """None: the destination is on the link itself; IPv6 takes no such hop beside others."""
+    onlink: bool = False
+    weight: int = 1
+    """Its share of the flows, 1 to 256. All hops of our routes have the same; strangers' may differ."""
+
+    def __str__(self) -> str:
+        via = f"via {self.gateway} " if self.gateway is not None else ""
+        return f"{via}on device {self.device}" + (f" weight {self.weight}" if self.weight != 1 else "")
+
+
+def _place(hop: Hop) -> tuple[object, ...]:
+    """Its place among others."""
+    return hop.device, hop.gateway.packed if hop.gateway else b"", hop.onlink, hop.weight
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """A route of the main table."""
+    """A route of the main table. `Route.by` makes one that may have several hops.
+
+    Whether the kernel uses a hop at the moment is no part of it: while a device is down, the route is there, by the others.
+    """
 
     destination: IPNetwork
     device: int = 0
@@ -44,14 +68,35 @@ class Route:
     kind: RouteKind = RouteKind.UNICAST
     metric: int = 0
     """0 is the family's default, in IPv6 too (where the kernel calls it 1024)."""
+    hops: frozenset[Hop] = frozenset()
+    """Two or more of equal cost, or none; with them device, gateway and onlink keep their defaults.
+
+    A set: the kernel tells them in another order than they were given.
+    """
+
+    @classmethod
+    def by(cls, destination: IPNetwork, hops: Iterable[Hop], protocol: int = ROUTE_PROTOCOL, metric: int = 0) -> Self:
+        """The route by these hops, one or more: that by one is the same however it was made. Raises ValueError for none."""
+        several = frozenset(hops)
+        if len(several) > 1:
+            return cls(destination, protocol=protocol, metric=metric, hops=several)
+        (only,) = several
+        return cls(destination, only.device, only.gateway, only.onlink, protocol, metric=metric)
 
     @property
     def slot(self) -> object:
         return (Route, self.destination, self.metric)
 
+    @property
+    def ways(self) -> tuple[Hop, ...]:
+        """All its hops, always in the same order, so that flows keep theirs: most routes have one, a blackhole has none."""
+        if self.hops:
+            return tuple(sorted(self.hops, key=_place))
+        return (Hop(self.device, self.gateway, self.onlink),) if self.device else ()
+
     def __str__(self) -> str:
-        via = f" via {self.gateway}" if self.gateway is not None else ""
-        return f"{self.kind.name.lower()} route {self.destination}{via} on device {self.device}"
+        ways = self.ways or (Hop(self.device),)
+        return f"{self.kind.name.lower()} route {self.destination} {' and '.join(map(str, ways))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +153,11 @@ class Owner:
     def owns(self, entry: Entry) -> bool:
         if entry.device in self.devices:
             return True
-        if not isinstance(entry, Route) or entry.protocol != self.protocol:
+        if not isinstance(entry, Route):
+            return False
+        if entry.hops and all(hop.device in self.devices for hop in entry.hops):
+            return True
+        if entry.protocol != self.protocol:
             return False
         return any(inside(entry.destination, network) for network in self.networks)
 
@@ -226,10 +275,11 @@ def bring(kernel: Kernel, missing: frozenset[Entry], stale: frozenset[Entry], *,
     """Put in what is missing, and take out what is stale; `known` as in `Kernel.remove`."""
     unfit = kernel.add(in_dependency_order(missing))
     # A neighbour's slot holds one entry, which the new one overwrites; routes and FDB entries can stand side by side in theirs.
-    taken = {entry.slot for entry in missing if isinstance(entry, Neighbour)}
-    gone = frozenset(entry for entry in stale if entry.slot not in taken)
+    taken = {entry.slot: entry for entry in missing if not isinstance(entry, FdbEntry)} if stale else {}
+    gone = frozenset(entry for entry in stale if not isinstance(taken.get(entry.slot), Neighbour))
     routes = frozenset(entry for entry in gone if isinstance(entry, Route))
-    cleared = kernel.remove(routes, known=known) + kernel.remove(gone - routes, known=known)
+    doubtful = frozenset(route for route in routes if _resembles(route, taken.get(route.slot))) if known else routes
+    cleared = kernel.remove(doubtful) + kernel.remove(routes - doubtful, known=True) + kernel.remove(gone - routes, known=known)
     if unfit and gone:
         # IPv6 takes no next hop while the stale route in that very slot leads to it by another device.
         blocked = {error.what for error in unfit}
@@ -237,6 +287,11 @@ def bring(kernel: Kernel, missing: frozenset[Entry], stale: frozenset[Entry], *,
     refused = cleared + unfit
     failed = {error.what for error in refused}
     return Report(missing - failed, stale - failed, refused)
+
+
+def _resembles(stale: Route, new: Entry | None) -> bool:
+    """True if the kernel, told to remove the one, may take the other that was put into its slot: they may have a hop in common."""
+    return isinstance(new, Route) and (stale.gateway is None or bool(new.hops))
 
 
 def in_dependency_order(entries: Iterable[Entry]) -> list[Entry]:

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 from hypothesis import strategies as st
 
-from flanneld.kernel import Entry, FdbEntry, Neighbour, Owner, Route, RouteKind
+from flanneld.kernel import Entry, FdbEntry, Hop, Neighbour, Owner, Route, RouteKind
 from flanneld.lease import IPNetwork
 
 POD_NETWORKS = (ip_network("10.244.0.0/16"), ip_network("fd44::/48"))
@@ -25,8 +25,17 @@ def routes(draw: st.DrawFn, devices: tuple[int, ...]) -> Route:
     metric = draw(st.sampled_from((0, 50)))
     if draw(st.booleans()) and draw(st.booleans()):
         return Route(network, kind=RouteKind.BLACKHOLE, protocol=protocol, metric=metric)
+    if draw(st.booleans()):
+        return Route.by(network, draw(hops(devices, network.version)), protocol, metric)
     gateway = draw(st.sampled_from((None, *map(ip_address, GATEWAYS[network.version]))))
     return Route(network, draw(st.sampled_from(devices)), gateway, gateway is not None, protocol, metric=metric)
+
+
+def hops(devices: tuple[int, ...], version: int) -> st.SearchStrategy[frozenset[Hop]]:
+    """One to four, by gateways of either family for IPv4 (RFC 8950)."""
+    gateways = [ip_address(text) for family, texts in GATEWAYS.items() if family >= version for text in texts]
+    each = st.builds(Hop, st.sampled_from(devices), st.sampled_from(gateways), st.just(value=True))
+    return st.frozensets(each, min_size=1, max_size=4)
 
 
 def neighbours(devices: tuple[int, ...]) -> st.SearchStrategy[Neighbour]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from itertools import count
 
-from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, VxlanLink
+from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, Route, VxlanLink
 from flanneld.lease import IPAddress
 
 
@@ -65,7 +65,8 @@ class MemoryKernel:
         gone = self.links.pop(name, None)
         self.vxlan.pop(name, None)
         if gone is not None:
-            self.present = {entry for entry in self.present if entry.device != gone.index}
+            left = (_without(entry, gone.index) for entry in self.present)
+            self.present = {entry for entry in left if entry is not None}
 
     def next_hop(self, address: IPAddress) -> NextHop:
         if address not in self.next_hops:
@@ -81,6 +82,16 @@ class MemoryKernel:
     def _refusal(self, what: Entry | VxlanLink, name: str = "") -> KernelError | None:
         code = next((self.refusals[key] for key in (what, name, type(what)) if key in self.refusals), 0)
         return KernelError(code, what, os.strerror(code).lower()) if code else None
+
+
+def _without(entry: Entry, device: int) -> Entry | None:
+    """What is left of an entry once the device is gone: IPv4 gives up a route with all its hops, IPv6 hop by hop."""
+    if not isinstance(entry, Route) or all(hop.device != device for hop in entry.hops):
+        return None if entry.device == device else entry
+    left = [hop for hop in entry.hops if hop.device != device]
+    if entry.destination.version == 4 or not left:
+        return None
+    return Route.by(entry.destination, left, entry.protocol, entry.metric)
 
 
 def _identity(link: VxlanLink) -> tuple[object, ...]:

@@ -18,6 +18,7 @@ class RouteEvent:
     """A unicast or blackhole route of the main table came, changed or went."""
 
     entry: Route
+    """With all its hops. When one of several is taken out, IPv6 tells of that one as if it had been the whole: `deleted`."""
     deleted: bool
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 from typing import Any, TypeVar
 
-from flanneld.kernel import Entry, FdbEntry, IPInterface, Link, Neighbour, NextHop, Route, RouteKind
+from flanneld.kernel import Entry, FdbEntry, Hop, IPInterface, Link, Neighbour, NextHop, Route, RouteKind
 from flanneld.lease import IPAddress, IPNetwork
 from flanneld.linux.message import (
     NLM_F_CREATE,
@@ -38,10 +38,10 @@ RTPROT_KERNEL = 2
 AF_BRIDGE = 7
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_VIA = 1, 4, 5, 6, 18
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_MULTIPATH, RTA_VIA = 1, 4, 5, 6, 9, 18
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
-RTN_LOCAL = 2
+RTN_UNICAST, RTN_LOCAL = RouteKind.UNICAST.value, 2
 RTM_F_CLONED = 0x200
 RTNH_F_ONLINK = 4
 DEFAULT_METRIC = {4: 0, 6: 1024}
@@ -68,6 +68,9 @@ IFF_UP = 1
 
 RTMSG = struct.Struct("=8BI")
 """family, dst_len, src_len, tos, table, protocol, scope, type; flags."""
+RTNEXTHOP = struct.Struct("=HBBI")
+"""length with the attributes that follow; flags; weight less 1; ifindex. Such, each padded to 4 bytes, make up RTA_MULTIPATH."""
+MOST_WEIGHT = 256
 NDMSG = struct.Struct("=BxxxiHBB")
 """family; ifindex; state; flags, type."""
 IFADDRMSG = struct.Struct("=4BI")
@@ -107,31 +110,54 @@ class NeighbourState:
     permanent: bool
 
 
-def encode_entry(entry: Entry, *, delete: bool = False) -> Message:
-    """The message that puts an entry in, displacing what holds its slot, or takes it out."""
+def encode_entry(entry: Entry, flags: int = NLM_F_CREATE | NLM_F_REPLACE) -> Message:
+    """The message that puts an entry in, displacing what holds its slot; with NLM_F_CREATE alone a route goes before that."""
     if isinstance(entry, Route):
-        kind, body = RTM_NEWROUTE, _route_body(entry, RT_SCOPE_NOWHERE if delete else _scope(entry))
-    else:
-        kind, body = RTM_NEWNEIGH, _neighbour_body(entry)
-    return Message(kind + 1, body) if delete else Message(kind, body, NLM_F_CREATE | NLM_F_REPLACE)
+        return Message(RTM_NEWROUTE, _route_body(entry, _scope(entry)), flags)
+    return Message(RTM_NEWNEIGH, _neighbour_body(entry), flags)
+
+
+def encode_removal(entry: Entry) -> Message:
+    """The message that takes an entry out.
+
+    That for a route with several hops names none of them, and fits any route of the protocol in its slot: IPv4 would insist on the
+    order that they have in the kernel, and take a route by the first few of them too; IPv6 would take out hop after hop.
+    """
+    if isinstance(entry, Route):
+        named = replace(entry, hops=frozenset()) if entry.hops else entry
+        return Message(RTM_DELROUTE, _route_body(named, RT_SCOPE_NOWHERE))
+    return Message(RTM_DELNEIGH, _neighbour_body(entry))
 
 
 def _scope(route: Route) -> int:
-    return RT_SCOPE_LINK if route.kind is RouteKind.UNICAST and route.gateway is None else RT_SCOPE_UNIVERSE
+    on_link = route.kind is RouteKind.UNICAST and route.gateway is None and not route.hops
+    return RT_SCOPE_LINK if on_link else RT_SCOPE_UNIVERSE
 
 
 def _route_body(route: Route, scope: int) -> bytes:
     network, gateway = route.destination, route.gateway
-    family, flags = FAMILY[network.version], RTNH_F_ONLINK if route.onlink else 0
-    body = RTMSG.pack(family, network.prefixlen, 0, 0, RT_TABLE_MAIN, route.protocol, scope, route.kind.value, flags)
+    version, flags = network.version, RTNH_F_ONLINK if route.onlink else 0
+    body = RTMSG.pack(FAMILY[version], network.prefixlen, 0, 0, RT_TABLE_MAIN, route.protocol, scope, route.kind.value, flags)
     body += attribute(RTA_DST, network.network_address.packed)
-    if gateway is not None and gateway.version == network.version:
-        body += attribute(RTA_GATEWAY, gateway.packed)
-    elif gateway is not None:  # IPv4 by way of an IPv6 next hop, RFC 8950
-        body += attribute(RTA_VIA, FAMILY[gateway.version].to_bytes(2, sys.byteorder) + gateway.packed)
+    if gateway is not None:
+        body += _gateway_attribute(gateway, version)
     if route.device:
         body += u32(RTA_OIF, route.device)
-    return body + u32(RTA_PRIORITY, route.metric or DEFAULT_METRIC[network.version])
+    elif route.hops:
+        body += attribute(RTA_MULTIPATH, b"".join(_next_hop(hop, version) for hop in route.ways))
+    return body + u32(RTA_PRIORITY, route.metric or DEFAULT_METRIC[version])
+
+
+def _gateway_attribute(gateway: IPAddress, version: int) -> bytes:
+    if gateway.version == version:
+        return attribute(RTA_GATEWAY, gateway.packed)
+    # IPv4 by way of an IPv6 next hop, RFC 8950
+    return attribute(RTA_VIA, FAMILY[gateway.version].to_bytes(2, sys.byteorder) + gateway.packed)
+
+
+def _next_hop(hop: Hop, version: int) -> bytes:
+    by = b"" if hop.gateway is None else _gateway_attribute(hop.gateway, version)
+    return RTNEXTHOP.pack(RTNEXTHOP.size + len(by), RTNH_F_ONLINK if hop.onlink else 0, hop.weight - 1, hop.device) + by
 
 
 def _neighbour_body(entry: Neighbour | FdbEntry) -> bytes:
@@ -162,26 +188,56 @@ def neighbour_dump(family: int, device: int) -> Message:
 
 
 def decode_route(message: Message) -> Route | None:
-    """The main table's unicast or blackhole route; None for any other.
-
-    A multipath route has device 0, so that it never equals one of ours; `remove` takes all of it out.
-    """
+    """The main table's unicast or blackhole route; None for any other."""
     family, length, *_, table, protocol, _scope, kind, flags = _fixed(RTMSG, message)
     if table != RT_TABLE_MAIN or kind not in _KINDS or flags & RTM_F_CLONED or family not in _IP_NETWORK:
         return None
     found = attributes(message.body, RTMSG.size)
     metric = integer(found.get(RTA_PRIORITY))
     version = 4 if family == socket.AF_INET else 6
+    destination = _checked(_IP_NETWORK[family], (found.get(RTA_DST, bytes(4 if version == 4 else 16)), length))
+    if RTA_MULTIPATH in found:
+        hops = _decode_hops(found[RTA_MULTIPATH])
+        return Route.by(destination, hops, protocol, 0 if metric == DEFAULT_METRIC[version] else metric)
     return Route(
-        _checked(_IP_NETWORK[family], (found.get(RTA_DST, bytes(4 if version == 4 else 16)), length)),
+        destination,
         # IPv6 hangs blackholes on the loopback device.
-        integer(found.get(RTA_OIF)) if kind == RouteKind.UNICAST.value else 0,
+        integer(found.get(RTA_OIF)) if kind == RTN_UNICAST else 0,
         _gateway(found),
         bool(flags & RTNH_F_ONLINK),
         protocol,
         _KINDS[kind],
         0 if metric == DEFAULT_METRIC[version] else metric,
     )
+
+
+def leads_to(message: Message, addresses: Container[bytes]) -> bool:
+    """True if the route's network address is one of these; found without decoding the rest."""
+    given = attributes(message.body, RTMSG.size).get(RTA_DST)
+    return (given or bytes(4 if message.body[0] == socket.AF_INET else 16)) in addresses
+
+
+def _decode_hops(value: bytes) -> frozenset[Hop]:
+    """The hops of RTA_MULTIPATH, one at least. One that is there twice, as IPv4 allows, has both weights."""
+    told = list(_told_hops(value))
+    if not told:
+        raise MalformedMessage("a route by several next hops has none")
+    hops = frozenset(told)
+    if len(hops) < len(told):
+        return frozenset(replace(hop, weight=min(hop.weight * told.count(hop), MOST_WEIGHT)) for hop in hops)
+    return hops
+
+
+def _told_hops(value: bytes) -> Iterator[Hop]:
+    offset = 0
+    while offset + RTNEXTHOP.size <= len(value):
+        length, flags, less, device = RTNEXTHOP.unpack_from(value, offset)
+        if length < RTNEXTHOP.size or offset + length > len(value):
+            raise MalformedMessage(f"next hop claims {length} bytes of {len(value) - offset}")
+        found = attributes(value[offset + RTNEXTHOP.size : offset + length])
+        # RTNH_F_DEAD and RTNH_F_LINKDOWN are the device's state.
+        yield Hop(device, _gateway(found), bool(flags & RTNH_F_ONLINK), less + 1)
+        offset += length + 3 & ~3
 
 
 def decode_next_hop(message: Message) -> NextHop:

@@ -149,7 +149,8 @@ class Examination:
         have = LinuxKernel(self.nl).entries(planned.owner)
         plans = {**planned.plans, **{refusal.lease: refusal for refusal in refused}}
         self.findings += peers.check_peers(plans, planned.shared, have, words)
-        self.findings += host.check_rp_filter({words.device(entry.device) for entry in have if isinstance(entry, Route)})
+        routed = {index for entry in have if isinstance(entry, Route) for index in peers.devices(entry)}
+        self.findings += host.check_rp_filter({words.device(index) for index in routed})
         if self.env is not None:
             self.findings += mtu.check_mtu(self.env, planned.mtu, *mtu.ports_of(self.nl), self.remedy)
         with self._looking("reach"):

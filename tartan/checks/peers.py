@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from flanneld.backend import Plan, Refusal
-from flanneld.kernel import Entry, FdbEntry, Neighbour, Route
+from flanneld.kernel import Entry, FdbEntry, Hop, Neighbour, Route
 from flanneld.lease import Lease
 from flanneld.store import holder
 from tartan.checks.finding import Finding, counted, error, ok, warning
@@ -44,9 +44,12 @@ class Words:
     def target(self, entry: Entry) -> str:
         """What it leads to."""
         if isinstance(entry, Route):
-            via = f"via {entry.gateway} " if entry.gateway else ""
-            return f"{via}dev {self.device(entry.device)}" if entry.device else "nowhere"
+            return " and ".join(self._way(hop) for hop in entry.ways) or "nowhere"
         return entry.mac if isinstance(entry, Neighbour) else str(entry.destination)
+
+    def _way(self, hop: Hop) -> str:
+        via = f"via {hop.gateway} " if hop.gateway else ""
+        return f"{via}dev {self.device(hop.device)}" + (f" weight {hop.weight}" if hop.weight != 1 else "")
 
     def shown_by(self, entry: Entry) -> str:
         if isinstance(entry, Route):
@@ -75,13 +78,18 @@ def check_peers(plans: Mapping[Lease, Plan], shared: Collection[Entry], have: Co
             wanted[entry] = peer
             found += _compare(entry, named(peer), in_slot, words)
     found += _stale(have, wanted, words)
-    if lost := sum(entry.device not in words.devices for entry in wanted if entry.device):
+    if lost := sum(not devices(entry) <= words.devices.keys() for entry in wanted):
         found.append(error("peers", f"{lost} entries have no device to be on", "ip link", words.remedy))
     programmed = sum(not isinstance(plan, Refusal) for plan in plans.values())
     if len(found) > MOST:
         more = error("peers", f"and {len(found) - MOST} more, of {programmed} peers", "tartan leases; ip route", words.remedy)
         return [*found[:MOST], more]
     return found or [ok("peers", f"{counted(programmed, 'peer')}, {len(wanted)} entries in the kernel, all as leases say")]
+
+
+def devices(entry: Entry) -> frozenset[int]:
+    """The indexes of those that it is on; of a route, that it leads to."""
+    return frozenset(hop.device for hop in entry.ways) if isinstance(entry, Route) else frozenset((entry.device,))
 
 
 def named(peer: Lease) -> str:
@@ -91,7 +99,7 @@ def named(peer: Lease) -> str:
 
 def _compare(entry: Entry, whose: str, in_slot: Mapping[object, Collection[Entry]], words: Words) -> Iterator[Finding]:
     present = in_slot.get(entry.slot, ())
-    if entry in present or entry.device not in {0, *words.devices}:
+    if entry in present or not devices(entry) <= words.devices.keys():
         return
     should = f"its lease says it should lead to {words.target(entry)}"
     if whose == "all peers":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_network
 
@@ -55,9 +55,17 @@ def routes(nl: Netlink, env: SubnetEnv | None) -> Iterator[Leftover]:
         for route in _routes(nl, protocol):
             if route.device in going or (protocol == RTPROT_BOOT and not is_to_peer(route, env, own.get(route.device, ()))):
                 continue
-            name = present[route.device].name if route.device in present else "no device"
-            words = str(route).replace(f"on device {route.device}", f"on {name}")
-            yield Leftover(words, partial(_remove_route, nl, route), known_by)
+            yield Leftover(_words(route, present), partial(_remove_route, nl, route), known_by)
+
+
+def _words(route: Route, present: Mapping[int, Link]) -> str:
+    """The route with its devices' names instead of their numbers."""
+
+    def name(found: re.Match[str]) -> str:
+        link = present.get(int(found[1]))
+        return f"on {link.name if link else 'no device'}"
+
+    return re.sub(r"on device (\d+)", name, str(route))
 
 
 def is_to_peer(route: Route, env: SubnetEnv | None, own: Collection[IPInterface]) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flanneld.backend import Plan, Refusal, Wanted
-from flanneld.kernel import KernelError, Owner, Route
+from flanneld.kernel import Hop, KernelError, Owner, Route
 from flanneld.lease import Lease
 from flanneld.program import Programmer, program
 from memory_kernel import MemoryKernel
@@ -24,8 +24,12 @@ def route(subnet: int, gateway: int) -> Route:
     return Route(lease(subnet).subnets[0], 2, ip_address(f"10.0.0.{gateway}"))
 
 
+def spread(subnet: int, gateways: frozenset[int]) -> Route:
+    return Route.by(lease(subnet).subnets[0], [Hop(2, ip_address(f"10.0.0.{gateway}")) for gateway in gateways])
+
+
 # A few subnets and gateways only, so that plans clash, agree with each other and come back.
-ROUTES = st.builds(route, st.integers(1, 6), st.integers(1, 3))
+ROUTES = st.builds(spread, st.integers(1, 6), st.frozensets(st.integers(1, 3), min_size=1, max_size=2))
 PLANS = st.dictionaries(
     st.integers(1, 8), st.one_of(st.lists(ROUTES, max_size=2, unique_by=lambda one: one.slot).map(tuple), st.none()), max_size=8
 )

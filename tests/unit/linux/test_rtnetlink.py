@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
@@ -51,11 +52,19 @@ def test_a_route_decodes_to_itself(route: Route) -> None:
 
 @given(entries((7, 8), (9,)))
 def test_an_event_about_an_entry_carries_the_entry(entry: Entry) -> None:
-    deletion = rt.encode_entry(entry, delete=True)
-    for message, deleted in ((rt.encode_entry(entry), False), (deletion, True)):
+    here = rt.encode_entry(entry)
+    for message, deleted in ((here, False), (Message(here.kind + 1, here.body), True)):
         event = decode_event(message)
         assert isinstance(event, RouteEvent | NeighbourEvent | FdbEvent)
         assert (event.entry, event.deleted) == (entry, deleted)
+
+
+@given(entries((7, 8), (9,)))
+def test_a_deletion_names_the_entry_but_never_one_hop_of_several(entry: Entry) -> None:
+    event = decode_event(rt.encode_removal(entry))
+    assert isinstance(event, RouteEvent | NeighbourEvent | FdbEvent)
+    assert event.deleted
+    assert event.entry == (replace(entry, hops=frozenset()) if isinstance(entry, Route) else entry)
 
 
 @given(st.lists(st.builds(Message, st.integers(16, 2**16 - 1), BODIES)))

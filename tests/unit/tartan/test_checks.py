@@ -11,7 +11,7 @@ from flanneld.backend import Refusal, Uplink
 from flanneld.config import parse_network
 from flanneld.etcd import KeyValue
 from flanneld.flags import Options
-from flanneld.kernel import FdbEntry, Link, Neighbour, Route
+from flanneld.kernel import FdbEntry, Hop, Link, Neighbour, Route
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.subnet_env import SubnetEnv
 from tartan.checks.device import check_checksums, check_devices, check_published, check_uplink
@@ -70,6 +70,18 @@ def test_what_leads_elsewhere_is_told_once() -> None:
     elsewhere = replace(FDB, destination=ip_address("10.0.0.77"))
     (why,) = told(check_peers({H2: PLAN}, (), [NEIGHBOUR, elsewhere, ROUTE], WORDS))
     assert why.endswith(f"FDB entry for {MAC} on flannel.1 leads to 10.0.0.77; its lease says it should lead to 10.0.0.2")
+
+
+def test_a_route_is_told_with_all_that_it_leads_to() -> None:
+    ways = (Hop(DEVICE, ip_address("10.244.2.0")), Hop(UPLINK_INDEX, ip_address("10.0.0.2"), weight=2))
+    several = Route.by(ROUTE.destination, ways)
+    (why,) = told(check_peers({H2: PLAN}, (), [NEIGHBOUR, FDB, several], WORDS))
+    assert "leads to via 10.0.0.2 dev eth0 weight 2 and via 10.244.2.0 dev flannel.1; its lease says" in why
+
+
+def test_a_route_one_of_whose_devices_is_gone_is_told_as_such() -> None:
+    several = Route.by(ROUTE.destination, [Hop(DEVICE, ip_address("10.244.2.0")), Hop(99, ip_address("10.0.0.2"))])
+    assert told(check_peers({H2: (several,)}, (), [], WORDS)) == ["1 entries have no device to be on"]
 
 
 def test_what_nobody_needs_is_stale_be_it_beside_what_is_needed() -> None:
