@@ -5,10 +5,12 @@ A backend is a plan, lease -> entries, around `program`. `hostgw/backend.py` is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 from flanneld import FlanneldError
@@ -26,6 +28,7 @@ BACKENDS = {
     "vxlan": "flanneld.backends.vxlan:VxlanBackend",
     "host-gw": "hostgw.backend:HostGwBackend",
     "udp": "flanneld.backends.udp.backend:UdpBackend",
+    "bgp": "bgp.backend:BgpBackend",
     "alloc": "flanneld.backends.alloc:AllocBackend",
 }
 """Backend type in the network config -> where its class is; imported only when chosen."""
@@ -59,6 +62,17 @@ class Uplink:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What a method may want to know of this host besides its uplink."""
+
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What settings choose hosts by (`--node-labels`)."""
+    directory: Path = Path("/run/flannel")
+    """Where a method may keep what is to survive the daemon, but not the host, in a file or directory of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """One peer that cannot be reached by this method, and why, in words."""
 
@@ -66,6 +80,8 @@ class Refusal:
     why: str
     foreign: bool = False
     """The peer is none for this method (not migrated yet, garbage in its lease): told, but no reason for us to be unready."""
+    pending: bool = False
+    """It will pass by itself, as far as anybody knows: nothing to be told yet."""
 
     def __str__(self) -> str:
         return f"peer {self.lease} {self.why}"
@@ -129,6 +145,14 @@ class SourceChecking(Protocol):
 
 
 @runtime_checkable
+class Learning(Protocol):
+    """A network that hears of ways to peers by itself, besides leases."""
+
+    news: Callable[[], None]
+    """To be called when `reach` would return something else now; given by the mesh."""
+
+
+@runtime_checkable
 class Carrying(Protocol):
     """A network whose packets pass through this process."""
 
@@ -158,6 +182,14 @@ class Backend(Protocol):
 
     def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AbstractAsyncContextManager[Network]:
         """Open what the method needs, yield, close it; kernel state stays (the data plane outlives the daemon)."""
+
+
+@runtime_checkable
+class HostAware(Protocol):
+    """A backend that is not the same on every host."""
+
+    def on_host(self, identity: Identity) -> Backend:
+        """The backend as it is on this host."""
 
 
 def load_backend(network: NetworkConfig) -> Backend:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from flanneld import FlanneldError
+from flanneld.backend import Identity
 from flanneld.cni_server import JOURNAL, CniServer
 from flanneld.config import ConfigError, NetworkConfig
 from flanneld.dry_run import pending
@@ -112,7 +114,7 @@ async def join(parts: Parts, network: NetworkConfig) -> None:
         # From here on nothing that happens in the kernel may be missed.
         monitor = stack.enter_context(Monitor(ours={netlink.portid}))
         tasks = asyncio.TaskGroup()
-        mesh = Mesh(kernel, tasks)
+        mesh = Mesh(kernel, tasks, identity_of(options))
         stack.push_async_callback(mesh.close)
         member = Membership(options, instance_of(options.etcd_prefix), store, kernel, mesh, tasks, health.met)
         async with tasks:
@@ -137,6 +139,13 @@ def instance_of(etcd_prefix: str) -> str:
     if prefix == Options().etcd_prefix:
         return ""
     return hashlib.sha256(prefix.encode()).hexdigest()[:6]
+
+
+def identity_of(options: Options) -> Identity:
+    """This host, for methods that are not the same on every one."""
+    subnet_file = Path(options.subnet_file)
+    name = os.environ.get("NODE_NAME") or socket.gethostname()
+    return Identity(name, dict(options.node_labels), subnet_file.with_name(f"{subnet_file.name}.state"))
 
 
 def require_net_admin() -> None:

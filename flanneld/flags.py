@@ -1,7 +1,8 @@
 """flanneld's flags: one table, which is also the `Options` they become; must not know what is done with them.
 
 Names, defaults and FLANNELD_* variables are Go flannel's (its main.go). On purpose not flannel's: an unknown flag, an
-argument that is no flag and a wrong variable are errors (exit 2); `--cni-...`, `--log-format` and `--dry-run` are ours.
+argument that is no flag and a wrong variable are errors (exit 2); `--cni-...`, `--node-labels`, `--log-format` and `--dry-run` are
+ours.
 """
 
 from __future__ import annotations
@@ -92,6 +93,9 @@ class Options:
     net_config_path: str = _text("/etc/kube-flannel/net-conf.json", "file with the network config in Kubernetes mode")
     set_node_network_unavailable: bool = _switch(True, "clear the node's NetworkUnavailable condition when ready")
     cni_socket: str = _text("/run/flannel/cni.sock", "unix socket that the CNI plugins are served on; empty: none")
+    node_labels: tuple[tuple[str, str], ...] = _value(
+        goflags.labels, (), "comma list of key=value: what selectors of the bgp backend choose this host by"
+    )
     log_format: str = _value(goflags.one_of("text", "json"), "text", "form of the log on stderr: text or json")
     dry_run: bool = _switch(False, "print what would be changed on this host and in the store, change nothing, and exit")
     v: int = _number(0, "log level: 1 and more log debug events", -INT_MAX, INT_MAX)

@@ -21,6 +21,8 @@ BOOLEANS = dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True) | dict.f
     ("0", "f", "F", "false", "FALSE", "False"), False
 )
 """What Go's strconv.ParseBool takes."""
+LABEL_KEY = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 ENDPOINT = re.compile(r"https?://(?:\[(?P<ipv6>[^\s\]]+)\]|[^\s/:@?#\[\]]+):(?P<port>[0-9]{1,5})/?")
 
 
@@ -119,7 +121,7 @@ def _default(value: object) -> str:
         return ""
     if isinstance(value, bool | int):
         return f" (default {str(value).lower()})"
-    return f' (default "{",".join(value) if isinstance(value, tuple) else value}")'
+    return f' (default "{",".join(map(str, value)) if isinstance(value, tuple) else value}")'
 
 
 def boolean(text: str) -> bool:
@@ -127,6 +129,18 @@ def boolean(text: str) -> bool:
     if text not in BOOLEANS:
         raise ValueError("expected true or false")
     return BOOLEANS[text]
+
+
+def labels(text: str) -> tuple[tuple[str, str], ...]:
+    """Read `key=value,key=value`, as Kubernetes writes a node's labels."""
+    found: dict[str, str] = {}
+    for each in filter(None, text.split(",")):
+        key, equals, value = each.strip().partition("=")
+        if not equals or not LABEL_KEY.fullmatch(key) or not LABEL_VALUE.fullmatch(value):
+            raise ValueError("expected a comma list of key=value, of letters, digits, -, _ and .")
+        if found.setdefault(key, value) != value:
+            raise ValueError(f"expected one value for {key}, got {found[key]} and {value}")
+    return tuple(found.items())
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

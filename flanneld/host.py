@@ -76,6 +76,7 @@ class Host:
             store, now.own, margin_s, time.time, Listener(self._lease_state, member.remember), member.recall().published
         )
         self.peers = PeerLoop(now.network, member.mesh, now.own, self._peers_state)
+        member.mesh.news = self.peers.news
         self._config: str | None = now.network.text
         """The network config's text, as the store shows it."""
         self._look = asyncio.Event()

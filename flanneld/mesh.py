@@ -13,7 +13,19 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 from flanneld import FlanneldError
-from flanneld.backend import Backend, Carrying, Network, Refusal, SourceChecking, Uplink, Wanted, load_backend
+from flanneld.backend import (
+    Backend,
+    Carrying,
+    HostAware,
+    Identity,
+    Learning,
+    Network,
+    Refusal,
+    SourceChecking,
+    Uplink,
+    Wanted,
+    load_backend,
+)
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Entry, Kernel, Owner
 from flanneld.lease import Judged, Lease
@@ -56,6 +68,9 @@ class Mesh:
     kernel: Kernel
     tasks: asyncio.TaskGroup
     """Where user-space data planes run."""
+    identity: Identity = field(default_factory=Identity)
+    news: Callable[[], None] = lambda: None
+    """Called when a method has heard of another way to peers."""
     now: Callable[[], float] = time.monotonic
     _live: list[Live] = field(default_factory=list)
     _own: Lease | None = None
@@ -243,7 +258,11 @@ class Mesh:
             devices = backend.devices(config)
             for device in devices:
                 stack.enter_context(hold(f"device {device}", f"the device {device}, expected another VNI for each network"))
+            if isinstance(backend, HostAware):
+                backend = backend.on_host(self.identity)
             attached = await stack.enter_async_context(backend.attach(uplink, config, self.kernel))
+            if isinstance(attached, Learning):
+                attached.news = lambda: self.news()
             running = self.tasks.create_task(attached.run())
             stack.push_async_callback(_end, running)
             return Live(config, uplink, devices, attached, stack.pop_all(), self.now())

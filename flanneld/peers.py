@@ -152,6 +152,11 @@ class PeerLoop:
         self._verdicts.forget()
         self._wanted.set()
 
+    def news(self) -> None:
+        """A method has heard of another way to peers."""
+        self._news = True
+        self._wanted.set()
+
     def disturbed(self, cause: str) -> None:
         """Something in the kernel may not be as we left it."""
         self._causes.add(cause)
@@ -234,10 +239,10 @@ class PeerLoop:
         """Log each refusal when it is new; returns the words of those that count against readiness."""
         now = {str(refusal): refusal for refusal in refused}
         for words, refusal in now.items():
-            if words not in self._refused:
+            if words not in self._refused and not refusal.pending:
                 say = log.warning if refusal.foreign else log.error
                 say("peer refused", peer=refusal.lease, why=refusal.why)
-        self._refused = frozenset(now)
+        self._refused = frozenset(words for words, refusal in now.items() if not refusal.pending)
         return [words for words, refusal in now.items() if not refusal.foreign]
 
 

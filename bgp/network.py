@@ -1,0 +1,214 @@
+"""The bgp method, attached: leases and the RIB become sessions to have and entries to program; must not know how either is done."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+
+from bgp.admission import ImportPolicy
+from bgp.config import BgpConfig
+from bgp.exports import Origination
+from bgp.hosts import HostView, own_view, peer_view
+from bgp.local import LocalState
+from bgp.neighbours import Neighbourhood, neighbours, password_files
+from bgp.password import read_password
+from bgp.router import Aim, Router
+from bgp.routes import RoutePlanner, ends
+from bgp.speaker.speaker import Speaker
+from bgp.topology import Role
+from flanneld.backend import Identity, Plan, Refusal, Uplink, Wanted
+from flanneld.config import ConfigError, NetworkConfig
+from flanneld.kernel import Kernel, Owner, Route, RouteKind
+from flanneld.lease import IPNetwork, Judged, Lease, LeaseAttrs, family_of
+from flanneld.log import Log, Once
+
+log = Log(__name__)
+
+BACKEND_TYPE = "bgp"
+PATIENCE_S = 10.0
+"""For so long after the start a peer without a route is waited for before we are ready."""
+LOOK_S = 5.0
+"""How often it is looked for what nobody tells of: another password in its file, a wait that is over."""
+
+
+class BgpNetwork:
+    """One host of the network, by BGP."""
+
+    def __init__(
+        self, config: BgpConfig, identity: Identity, uplink: Uplink, network: NetworkConfig, kernel: Kernel, speaker: Speaker
+    ) -> None:
+        self.news: Callable[[], None] = lambda: None
+        self.local = LocalState(identity.directory / "bgp")
+        self.router = Router(speaker, config.max_paths, lambda: self.news())
+        self.mtu = uplink.mtu
+        self._config, self._identity, self._uplink, self._network = config, identity, uplink, network
+        own = own_view(config, identity.name, identity.labels, uplink.public_ips, ())
+        data = own.data.render()
+        self.attrs = LeaseAttrs(uplink.public_ips, BACKEND_TYPE, tuple((family_of(ip), data) for ip in uplink.public_ips))
+        networks = tuple(pool.network for pool in network.pools)
+        self.owner = Owner((*networks, *config.services))
+        self._kernel = kernel
+        self._speaker = speaker
+        self._planner = RoutePlanner(kernel, lambda ip: any(ip in pool for pool in networks))
+        self._own: Lease | None = None
+        self._peers: Collection[Lease] = ()
+        self._everybody: Collection[Lease] = ()
+        self._views = Judged(_view)
+        self._plans: dict[int, tuple[Lease, tuple[Route | None, ...], Plan]] = {}
+        self._began = time.monotonic()
+        self._kept: dict[IPNetwork, Route] | None = None
+        """What the kernel had from before us, until it is known what of it is still so; None: not read yet."""
+        self.retired = False
+        """Neighbours are to forget us at the end."""
+        self._aimed_at: object = None
+        self._said = Once(log)
+
+    async def adopt(self, own: Lease) -> None:
+        """Announce it from now on."""
+        self._own = own
+        self._plans = {}
+
+    def speaks(self, peer: Lease) -> bool:
+        """Its lease names the method."""
+        return peer.attrs.backend_type == BACKEND_TYPE
+
+    def hear(self, peers: Collection[Lease]) -> None:
+        """Subnets of those that are reached by another method are not BGP's to say."""
+        self._everybody = peers
+
+    async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
+        """Have sessions with all of them; what they and routers have announced is wanted."""
+        if disturbed:
+            self._planner.forget()
+            self.router.relook()
+        self._peers = peers
+        self._aim()
+        routes = self._routes()
+        plans = [(peer, self._plan(peer, routes)) for peer in peers]
+        of_peers = {subnet for peer in peers for subnet in peer.subnets}
+        others = [route for prefix, route in routes.items() if prefix not in of_peers]
+        own = self._own.subnets if self._own is not None else ()
+        return Wanted(plans, (*ends(own), *others))
+
+    def _aim(self) -> None:
+        """Tell the router what it is to be now."""
+        if self._own is None:
+            return
+        own = self._own_view(self._own)
+        passwords = self._passwords(own)
+        # With hundreds of hosts it takes a while, and this is called whenever a route has changed.
+        basis = (own, passwords, self.local.asked, [id(peer) for peer in self._peers], [id(peer) for peer in self._everybody])
+        if basis == self._aimed_at:
+            return
+        self._aimed_at = basis
+        hosts = [view for _, view in self._views.of(self._peers) if isinstance(view, HostView)]
+        interfaces = self._uplink.addresses
+        found = neighbours(self._config, own, hosts, interfaces, passwords)
+        for warning in found.warnings:
+            self._said.warning(warning, "bgp", warning=warning)
+        for host, why in found.refused:
+            self._said.warning(f"{host}", "no bgp session", host=host, why=why)
+        origination = Origination(self._own.subnets, self.local.asked.announced, own.addresses, self.local.asked.draining)
+        self.router.follow(Aim(found, origination, self._policy(own, hosts, found)))
+
+    def _own_view(self, own: Lease) -> HostView:
+        return own_view(self._config, self._identity.name, self._identity.labels, self._uplink.public_ips, own.subnets)
+
+    def _policy(self, own: HostView, hosts: Collection[HostView], found: Neighbourhood) -> ImportPolicy:
+        speaking = {id(peer) for peer in self._peers}
+        return ImportPolicy(
+            pools=self._network.pools,
+            own_subnets=own.subnets,
+            own_addresses=frozenset((*own.addresses, *(address.ip for address in self._uplink.addresses))),
+            known_hosts=frozenset(address for host in hosts for address in host.addresses),
+            on_link=self._planner.resolves,
+            services=self._config.services,
+            host_routes=self._config.allow_host_routes,
+            owner_approved=frozenset(),
+            origin_of={
+                each.session.peer: each.host
+                for each in found.neighbours
+                if each.host is not None and each.role in (Role.MESH, Role.CLIENT)
+            },
+            elsewhere=frozenset(subnet for peer in self._everybody if id(peer) not in speaking for subnet in peer.subnets),
+            cluster_id=found.cluster_id,
+        )
+
+    def _passwords(self, own: HostView) -> dict[str, str]:
+        """Those that can be read; the others' sessions wait for them."""
+        known = {}
+        for path in password_files(self._config, own):
+            try:
+                known[path] = read_password(path)
+            except ConfigError as error:
+                self._said.warning(path, "bgp password not known", why=error)
+            else:
+                self._said.over(path)
+        return known
+
+    def _routes(self) -> dict[IPNetwork, Route]:
+        """The choices' routes, and those from before us for as long as they may still be right."""
+        routes = self._planner.routes(self.router.rib.choices())
+        for prefix, route in self._still_kept().items():
+            routes.setdefault(prefix, route)
+        return routes
+
+    def _still_kept(self) -> dict[IPNetwork, Route]:
+        """Each as long as it may be that its neighbour announces it again; nobody waits for another's neighbour."""
+        if self._kept is None:
+            self._kept = {
+                entry.destination: entry
+                for entry in self._kernel.entries(self.owner)
+                if isinstance(entry, Route) and entry.kind is RouteKind.UNICAST and any(hop.gateway for hop in entry.ways)
+            }
+        over = time.monotonic() - self._began > self._config.session.graceful_restart_s
+        if self._kept and (over or self.router.settled):
+            self._kept = {}
+        heard = {peer for peer in self.router.aim.neighbours if self.router.heard_all(peer)}
+        gone = [prefix for prefix, route in self._kept.items() if any(hop.gateway in heard for hop in route.ways)]
+        for prefix in gone:
+            del self._kept[prefix]
+        return self._kept
+
+    def _plan(self, peer: Lease, routes: dict[IPNetwork, Route]) -> Plan:
+        """The very object of the last time where nothing has changed."""
+        found = tuple(routes.get(subnet) for subnet in peer.subnets)
+        known = self._plans.get(id(peer))
+        if known is not None and known[0] is peer and known[1] == found and not isinstance(known[2], Refusal):
+            return known[2]
+        present = tuple(route for route in found if route is not None)
+        plan: Plan = present if len(present) == len(found) else self._unreached(peer)
+        self._plans[id(peer)] = (peer, found, plan)
+        return plan
+
+    def _unreached(self, peer: Lease) -> Refusal:
+        view = next((view for each, view in self._views.of(self._peers) if each is peer), None)
+        if isinstance(view, str):
+            return Refusal(peer, view, foreign=True)
+        waiting = time.monotonic() - self._began < PATIENCE_S
+        why = self.router.lost or next((self.router.downs[ip] for ip in peer.attrs.public_ips if ip in self.router.downs), "")
+        said = f"has announced no route to it yet{': ' if why else ''}{why}"
+        return Refusal(peer, said, foreign=not waiting, pending=waiting)
+
+    async def run(self) -> None:
+        """Sessions, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.router.run())
+            tasks.create_task(self._look())
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.news()
+
+    def remove(self) -> None:
+        """Nobody speaks BGP here any more: neighbours are to forget us."""
+        self.retired = True
+
+
+def _view(peer: Lease) -> HostView | str:
+    try:
+        return peer_view(peer)
+    except ValueError as error:
+        return str(error)

@@ -1,0 +1,122 @@
+# ruff: noqa: SLF001  # what exabgp's listener itself uses
+"""From settings to a running exabgp: what needs root first, then as somebody else; must not know what it is told later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pkgutil
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from bgp.speaker.launcher import commands, gtsm, helper, order, ribs, stock, turns
+from bgp.speaker.launcher.bounded_log import BoundedLog
+from bgp.speaker.launcher.settings import Settings
+from flanneld.lease import IPAddress
+from flanneld.linux import privileges
+
+FAILED, PORT_TAKEN, UNFIT = 1, 3, 4
+"""Exit statuses: something else; another router has the port; not with this exabgp."""
+BACKLOG = 200
+PARTS = ("bgp", "configuration", "debug", "environment", "logger", "protocol", "reactor", "rib", "util")
+"""Of the package, what a server may come to use."""
+
+
+class NotStarted(Exception):
+    """Why it cannot be, and the exit status that says so."""
+
+    def __init__(self, why: str, status: int = FAILED) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def start(settings: Settings, started: Callable[[int], None]) -> int:
+    """Run exabgp to its end, and return the exit status; `started` is called, with the log's descriptor, when no start can fail."""
+    try:
+        reactor, log = prepare(settings)
+    except NotStarted as error:
+        print(error, file=sys.stderr)  # noqa: T201  # whoever has started us reads it
+        return error.status
+    started(log.fileno())
+    sys.stderr = log
+    stock.log.init(stock.getenv())
+    return int(reactor.run())
+
+
+def prepare(settings: Settings) -> tuple[Any, BoundedLog]:
+    """A reactor that is ready to run, and the log, without privileges; raises NotStarted."""
+    if why := stock.unfit():
+        raise NotStarted(why, UNFIT)
+    load()
+    listeners = {(str(address), settings.port): listen(address, settings.port) for address in settings.listen}
+    try:
+        log = BoundedLog(settings.log)
+        relay, program = listen_for_client(settings), helper.program()
+        section = helper.section(settings, relay, program)
+        if settings.user and os.geteuid() == 0:
+            privileges.become(settings.user)
+        else:
+            privileges.drop_capabilities()
+    except OSError as error:
+        raise NotStarted(f"cannot start in {settings.directory} as {settings.user}: {error}") from error
+    except KeyError as error:
+        raise NotStarted(f"no user {settings.user}") from error
+    mend(section, relay.detach(), program)
+    stock.log.init(stock.getenv())
+    reactor = stock.Reactor(stock.Configuration([section], text=True))
+    for place, listener in listeners.items():
+        reactor.listener._sockets[listener] = (*place, "", None)
+        reactor.listener.serving = True
+    return reactor, log
+
+
+def mend(section: str, *descriptors: int) -> None:
+    """Mend and extend exabgp."""
+    helper.mend(*descriptors)
+    for part in (gtsm, order, ribs, turns):
+        part.mend()
+    commands.register(section)
+
+
+def load() -> None:
+    """Import what exabgp would import when it is needed: its files may be unreadable then."""
+    for part in PARTS:
+        package = import_module(f"exabgp.{part}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+
+
+def listen(address: IPAddress, port: int) -> socket.socket:
+    """A socket for neighbours, as exabgp would make it; raises NotStarted."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        gtsm.answer_from_nearby(listener)
+        listener.bind((str(address), port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = "another router on this host has it" if taken else os.strerror(error.errno or 0).lower()
+        raise NotStarted(f"cannot listen on {address} port {port}: {why}", PORT_TAKEN if taken else FAILED) from error
+    return listener
+
+
+def listen_for_client(settings: Settings) -> socket.socket:
+    """The relay's socket, for our own user alone; raises OSError."""
+    with suppress(FileNotFoundError):
+        settings.socket.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(settings.socket))
+    finally:
+        os.umask(before)
+    listener.listen()  # of us: a client asks the kernel who this is, and finds exabgp's process
+    return listener

@@ -1,0 +1,68 @@
+"""All that is used of exabgp, and whether the exabgp that is installed has it; must not know what for.
+
+exabgp publishes no interface for programs: its version and every name that is replaced are checked at the start.
+"""
+
+from __future__ import annotations
+
+from exabgp.bgp.fsm import FSM  # type: ignore[import-untyped]  # it has no types, here and below
+from exabgp.bgp.message import Notify, Update  # type: ignore[import-untyped]
+from exabgp.configuration.configuration import Configuration  # type: ignore[import-untyped]
+from exabgp.environment import getenv  # type: ignore[import-untyped]
+from exabgp.logger import log  # type: ignore[import-untyped]
+from exabgp.reactor import listener as listening  # type: ignore[import-untyped]
+from exabgp.reactor.api import API, processes  # type: ignore[import-untyped]
+from exabgp.reactor.api.command.command import Command  # type: ignore[import-untyped]
+from exabgp.reactor.asynchronous import ASYNC  # type: ignore[import-untyped]
+from exabgp.reactor.delay import Delay  # type: ignore[import-untyped]
+from exabgp.reactor.loop import Reactor  # type: ignore[import-untyped]
+from exabgp.reactor.network import tcp  # type: ignore[import-untyped]
+from exabgp.reactor.peer import Peer  # type: ignore[import-untyped]
+from exabgp.rib.incoming import IncomingRIB  # type: ignore[import-untyped]
+from exabgp.rib.outgoing import OutgoingRIB  # type: ignore[import-untyped]
+from exabgp.version import release  # type: ignore[import-untyped]
+
+FIRST, NEXT = (5, 0, 13), (6,)
+"""5.0.13 mended crashes that any neighbour could cause; 6 is another program inside."""
+
+REPLACED: tuple[tuple[object, str], ...] = (
+    (API, "process"),
+    (Delay, "increase"),
+    (IncomingRIB, "update_cache"),
+    (OutgoingRIB, "_update_rib"),
+    (Reactor, "_wait_for_io"),
+    (listening, "set_accepted_ttl"),
+    (processes, "subprocess"),
+    (processes.Processes, "write"),
+    (Peer, "_main"),
+)
+"""Owner and name of what is replaced or extended; a name that is gone would be replaced for nobody."""
+
+__all__ = [
+    "API",
+    "ASYNC",
+    "FSM",
+    "Command",
+    "Configuration",
+    "Delay",
+    "IncomingRIB",
+    "Notify",
+    "OutgoingRIB",
+    "Peer",
+    "Reactor",
+    "Update",
+    "getenv",
+    "listening",
+    "log",
+    "processes",
+    "tcp",
+]
+
+
+def unfit(version: str = release) -> str:
+    """Why this exabgp cannot be used; empty: it can."""
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+    if not FIRST <= numbers < NEXT:
+        return f"exabgp {version} is installed, expected 5.0.13 or later before 6"
+    missing = [name for owner, name in REPLACED if not hasattr(owner, name)]
+    return f"exabgp {version} has no {missing[0]}" if missing else ""
