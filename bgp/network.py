@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
+from bgp import control
 from bgp.admission import ImportPolicy
 from bgp.config import BgpConfig
 from bgp.exports import Origination
@@ -13,6 +14,7 @@ from bgp.hosts import HostView, own_view, peer_view
 from bgp.local import LocalState
 from bgp.neighbours import Neighbourhood, neighbours, password_files
 from bgp.password import read_password
+from bgp.questions import Questions
 from bgp.router import Aim, Router
 from bgp.routes import RoutePlanner, ends
 from bgp.speaker.speaker import Speaker
@@ -48,6 +50,7 @@ class BgpNetwork:
         self.attrs = LeaseAttrs(uplink.public_ips, BACKEND_TYPE, tuple((family_of(ip), data) for ip in uplink.public_ips))
         networks = tuple(pool.network for pool in network.pools)
         self.owner = Owner((*networks, *config.services))
+        self._questions = Questions(self.router, self.local, self.owner.networks, lambda: self.news())
         self._kernel = kernel
         self._speaker = speaker
         self._planner = RoutePlanner(kernel, lambda ip: any(ip in pool for pool in networks))
@@ -193,7 +196,7 @@ class BgpNetwork:
 
     async def run(self) -> None:
         """Sessions, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with control.serving(self._identity.directory / "bgp", self._questions.answer), asyncio.TaskGroup() as tasks:
             tasks.create_task(self.router.run())
             tasks.create_task(self._look())
 

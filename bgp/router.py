@@ -53,6 +53,8 @@ class Standing:
     """One session that is established."""
 
     opened: Opened
+    since: float
+    """When we first knew of it."""
     told: dict[IPNetwork, Announcement | None] = field(default_factory=dict)
     """What we have announced; None: not known with what attributes."""
     ended: bool = False
@@ -141,7 +143,7 @@ class Router:
             case Opened(peer):
                 self._openings[peer] = news
             case Up(peer):
-                self.standing[peer] = Standing(self._openings[peer])
+                self.standing[peer] = Standing(self._openings[peer], self._now())
                 self._listen_to_wanted()
                 self.rib.up(peer)
                 log.info("bgp session up", peer=peer)
@@ -159,7 +161,7 @@ class Router:
         self._sessions = dict(news.sessions)
         told_at = self._now() + TOLD_S
         self.standing = {
-            peer: Standing(opened, dict.fromkeys(news.announced.get(peer, ())), heard_at=told_at)
+            peer: Standing(opened, self._now(), dict.fromkeys(news.announced.get(peer, ())), heard_at=told_at)
             for peer, opened in news.opened.items()
         }
         self._listen_to_wanted()

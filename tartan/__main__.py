@@ -12,6 +12,7 @@ from flanneld import FlanneldError
 from lab import LabError
 
 COMMANDS = {
+    "bgp": "tartan.bgp:bgp",
     "cleanup": "tartan.cleanup:cleanup",
     "cni": "tartan.cni:cni",
     "doctor": "tartan.doctor:doctor",
