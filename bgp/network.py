@@ -65,6 +65,9 @@ class BgpNetwork:
         self.retired = False
         """Neighbours are to forget us at the end."""
         self._aimed_at: object = None
+        """What the router's aim was made of."""
+        self._waiting = False
+        """A peer has no route yet."""
         self._said = Once(log)
 
     async def adopt(self, own: Lease) -> None:
@@ -82,13 +85,13 @@ class BgpNetwork:
 
     async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         """Have sessions with all of them; what they and routers have announced is wanted."""
-        if disturbed:
-            self._planner.forget()
+        if disturbed and self._planner.refresh():
             self.router.relook()
         self._peers = peers
         self._aim()
         routes = self._routes()
-        plans = [(peer, self._plan(peer, routes)) for peer in peers]
+        plans = [(peer, self._plan(peer, view, routes)) for peer, view in self._views.of(peers)]
+        self._waiting = any(isinstance(plan, Refusal) for _, plan in plans)
         of_peers = {subnet for peer in peers for subnet in peer.subnets}
         others = [route for prefix, route in routes.items() if prefix not in of_peers]
         own = self._own.subnets if self._own is not None else ()
@@ -98,22 +101,27 @@ class BgpNetwork:
         """Tell the router what it is to be now."""
         if self._own is None:
             return
-        own = self._own_view(self._own)
-        passwords = self._passwords(own)
         # With hundreds of hosts it takes a while, and this is called whenever a route has changed.
-        basis = (own, passwords, self.local.asked, [id(peer) for peer in self._peers], [id(peer) for peer in self._everybody])
+        basis = self._basis()
         if basis == self._aimed_at:
             return
         self._aimed_at = basis
+        own = self._own_view(self._own)
         hosts = [view for _, view in self._views.of(self._peers) if isinstance(view, HostView)]
         interfaces = self._uplink.addresses
-        found = neighbours(self._config, own, hosts, interfaces, passwords)
+        found = neighbours(self._config, own, hosts, interfaces, self._passwords(own))
         for warning in found.warnings:
             self._said.warning(warning, "bgp", warning=warning)
         for host, why in found.refused:
             self._said.warning(f"{host}", "no bgp session", host=host, why=why)
         origination = Origination(self._own.subnets, self.local.asked.announced, own.addresses, self.local.asked.draining)
         self.router.follow(Aim(found, origination, self._policy(own, hosts, found)))
+
+    def _basis(self) -> object:
+        """What the aim hangs on."""
+        own = None if self._own is None else self._own_view(self._own)
+        passwords = {} if own is None else self._passwords(own)
+        return own, passwords, self.local.asked, [id(peer) for peer in self._peers], [id(peer) for peer in self._everybody]
 
     def _own_view(self, own: Lease) -> HostView:
         return own_view(self._config, self._identity.name, self._identity.labels, self._uplink.public_ips, own.subnets)
@@ -174,19 +182,18 @@ class BgpNetwork:
             del self._kept[prefix]
         return self._kept
 
-    def _plan(self, peer: Lease, routes: dict[IPNetwork, Route]) -> Plan:
+    def _plan(self, peer: Lease, view: HostView | str, routes: dict[IPNetwork, Route]) -> Plan:
         """The very object of the last time where nothing has changed."""
         found = tuple(routes.get(subnet) for subnet in peer.subnets)
         known = self._plans.get(id(peer))
         if known is not None and known[0] is peer and known[1] == found and not isinstance(known[2], Refusal):
             return known[2]
         present = tuple(route for route in found if route is not None)
-        plan: Plan = present if len(present) == len(found) else self._unreached(peer)
+        plan: Plan = present if len(present) == len(found) else self._unreached(peer, view)
         self._plans[id(peer)] = (peer, found, plan)
         return plan
 
-    def _unreached(self, peer: Lease) -> Refusal:
-        view = next((view for each, view in self._views.of(self._peers) if each is peer), None)
+    def _unreached(self, peer: Lease, view: HostView | str) -> Refusal:
         if isinstance(view, str):
             return Refusal(peer, view, foreign=True)
         waiting = time.monotonic() - self._began < PATIENCE_S
@@ -203,7 +210,8 @@ class BgpNetwork:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            self.news()
+            if self._kept or self._waiting or self._basis() != self._aimed_at:
+                self.news()
 
     def remove(self) -> None:
         """Nobody speaks BGP here any more: neighbours are to forget us."""

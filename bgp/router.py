@@ -16,7 +16,7 @@ from bgp.bfd.service import ADMINISTRATIVELY_DOWN, BfdService, BfdSettings
 from bgp.events import Announced, Down, EndOfRib, Opened, Up, Withdrawn
 from bgp.exports import Origination, Reflection, announcements
 from bgp.neighbours import Neighbour, Neighbourhood
-from bgp.path import Path
+from bgp.path import Asn, Path
 from bgp.peer import UNKNOWN, PeerInfo
 from bgp.rib import Rib
 from bgp.speaker.commands import Announcement, fingerprint
@@ -143,7 +143,7 @@ class Router:
             case Opened(peer):
                 self._openings[peer] = news
             case Up(peer):
-                self.standing[peer] = Standing(self._openings[peer], self._now())
+                self.standing[peer] = Standing(self._opening(peer), self._now())
                 self._listen_to_wanted()
                 self.rib.up(peer)
                 log.info("bgp session up", peer=peer)
@@ -189,6 +189,12 @@ class Router:
         neighbour, standing = self.aim.neighbours.get(peer), self.standing.get(peer)
         if neighbour is not None and standing is not None and family == neighbour.session.families[-1]:
             standing.heard_at = self._now()
+
+    def _opening(self, peer: IPAddress) -> Opened:
+        """What the neighbour said of itself; if that was before we listened, as little as it must have."""
+        neighbour = self.aim.neighbours.get(peer)
+        kept_s = 0 if neighbour is None else neighbour.session.graceful_restart_s
+        return self._openings.get(peer) or Opened(peer, Asn(0), UNKNOWN, 0, kept_s)
 
     def _keep_s(self, peer: IPAddress) -> float:
         """How long what the neighbour told is kept when the connection is lost: as long as both want."""

@@ -26,9 +26,13 @@ class RoutePlanner:
     _hops: dict[IPAddress, Hop | None] = field(default_factory=dict)
     _routes: dict[IPNetwork, tuple[tuple[Path, ...], Route]] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        """Ways to next hops may have changed."""
-        self._hops, self._routes = {}, {}
+    def refresh(self) -> bool:
+        """Look the ways to next hops up again; true if one has changed, so that all is to be judged anew."""
+        now = {next_hop: self._resolved(next_hop) for next_hop in self._hops}
+        if now == self._hops:
+            return False
+        self._hops, self._routes = now, {}
+        return True
 
     def resolves(self, next_hop: IPAddress) -> bool:
         """True if there is a way to it."""
