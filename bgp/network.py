@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from bgp import control
 from bgp.admission import ImportPolicy
@@ -12,6 +13,7 @@ from bgp.config import BgpConfig
 from bgp.exports import Origination
 from bgp.hosts import HostView, own_view, peer_view
 from bgp.local import LocalState
+from bgp.measures import measures
 from bgp.neighbours import Neighbourhood, neighbours, password_files
 from bgp.password import read_password
 from bgp.questions import Questions
@@ -22,14 +24,17 @@ from bgp.topology import Role
 from flanneld.backend import Identity, Plan, Refusal, Uplink, Wanted
 from flanneld.config import ConfigError, NetworkConfig
 from flanneld.kernel import Kernel, Owner, Route, RouteKind
-from flanneld.lease import IPNetwork, Judged, Lease, LeaseAttrs, family_of
+from flanneld.lease import IPNetwork, Judged, Lease, LeaseAttrs, Subnets, family_of
 from flanneld.log import Log, Once
+from flanneld.metrics import Metric
 
 log = Log(__name__)
 
 BACKEND_TYPE = "bgp"
 PATIENCE_S = 10.0
-"""For so long after the start a peer without a route is waited for before we are ready."""
+"""For so long a peer that has not been reached yet is waited for: we are not ready, or reach it by the method that it has left."""
+LINGER_S = 10.0
+"""A host that has changed over to another method is told of our subnets so long: it reaches us by BGP until we change over too."""
 LOOK_S = 5.0
 """How often it is looked for what nobody tells of: another password in its file, a wait that is over."""
 
@@ -41,7 +46,8 @@ class BgpNetwork:
         self, config: BgpConfig, identity: Identity, uplink: Uplink, network: NetworkConfig, kernel: Kernel, speaker: Speaker
     ) -> None:
         self.news: Callable[[], None] = lambda: None
-        self.local = LocalState(identity.directory / "bgp")
+        self._directory = identity.directory / "bgp"
+        self.local = LocalState(self._directory)
         self.router = Router(speaker, config.max_paths, lambda: self.news())
         self.mtu = uplink.mtu
         self._config, self._identity, self._uplink, self._network = config, identity, uplink, network
@@ -57,12 +63,16 @@ class BgpNetwork:
         self._own: Lease | None = None
         self._peers: Collection[Lease] = ()
         self._everybody: Collection[Lease] = ()
+        self._leaving: dict[Subnets, tuple[Lease, float]] = {}
+        """Peers that another method reaches now, as they were before, and until when they are neighbours."""
+        self._awaited: dict[Subnets, float] = {}
+        """Until when a peer that has not been reached yet is waited for; 0: it has been."""
         self._views = Judged(_view)
         self._plans: dict[int, tuple[Lease, tuple[Route | None, ...], Plan]] = {}
         self._began = time.monotonic()
         self._kept: dict[IPNetwork, Route] | None = None
         """What the kernel had from before us, until it is known what of it is still so; None: not read yet."""
-        self.retired = False
+        self._retired = False
         """Neighbours are to forget us at the end."""
         self._aimed_at: object = None
         """What the router's aim was made of."""
@@ -87,6 +97,7 @@ class BgpNetwork:
         """Have sessions with all of them; what they and routers have announced is wanted."""
         if disturbed and self._planner.refresh():
             self.router.relook()
+        self._let_go(peers)
         self._peers = peers
         self._aim()
         routes = self._routes()
@@ -96,6 +107,21 @@ class BgpNetwork:
         others = [route for prefix, route in routes.items() if prefix not in of_peers]
         own = self._own.subnets if self._own is not None else ()
         return Wanted(plans, (*ends(own), *others))
+
+    def _let_go(self, peers: Collection[Lease]) -> None:
+        """See who of the peers until now is reached by another method, and forget those of whom that is long known."""
+        now, present = time.monotonic(), {peer.subnets for peer in peers}
+        elsewhere = {peer.subnets for peer in self._everybody} - present
+        for peer in self._peers:
+            if peer.subnets in elsewhere:
+                self._leaving.setdefault(peer.subnets, (peer, now + LINGER_S))
+        self._leaving = {who: left for who, left in self._leaving.items() if who in elsewhere and left[1] > now}
+        self._awaited = {who: until for who, until in self._awaited.items() if who in present}
+
+    @property
+    def _near(self) -> tuple[Lease, ...]:
+        """Whom we have sessions with."""
+        return (*self._peers, *(peer for peer, _ in self._leaving.values()))
 
     def _aim(self) -> None:
         """Tell the router what it is to be now."""
@@ -107,7 +133,7 @@ class BgpNetwork:
             return
         self._aimed_at = basis
         own = self._own_view(self._own)
-        hosts = [view for _, view in self._views.of(self._peers) if isinstance(view, HostView)]
+        hosts = [view for _, view in self._views.of(self._near) if isinstance(view, HostView)]
         interfaces = self._uplink.addresses
         found = neighbours(self._config, own, hosts, interfaces, self._passwords(own))
         for warning in found.warnings:
@@ -121,7 +147,7 @@ class BgpNetwork:
         """What the aim hangs on."""
         own = None if self._own is None else self._own_view(self._own)
         passwords = {} if own is None else self._passwords(own)
-        return own, passwords, self.local.asked, [id(peer) for peer in self._peers], [id(peer) for peer in self._everybody]
+        return own, passwords, self.local.asked, [id(peer) for peer in self._near], [id(peer) for peer in self._everybody]
 
     def _own_view(self, own: Lease) -> HostView:
         return own_view(self._config, self._identity.name, self._identity.labels, self._uplink.public_ips, own.subnets)
@@ -136,7 +162,7 @@ class BgpNetwork:
             on_link=self._planner.resolves,
             services=self._config.services,
             host_routes=self._config.allow_host_routes,
-            owner_approved=frozenset(),
+            owner_approved=self.local.asked.released,
             origin_of={
                 each.session.peer: each.host
                 for each in found.neighbours
@@ -171,16 +197,24 @@ class BgpNetwork:
             self._kept = {
                 entry.destination: entry
                 for entry in self._kernel.entries(self.owner)
-                if isinstance(entry, Route) and entry.kind is RouteKind.UNICAST and any(hop.gateway for hop in entry.ways)
+                if isinstance(entry, Route) and entry.kind is RouteKind.UNICAST and self._may_be_bgps(entry)
             }
-        over = time.monotonic() - self._began > self._config.session.graceful_restart_s
+        over = time.monotonic() - self._began > max(self._config.session.graceful_restart_s, PATIENCE_S)
         if self._kept and (over or self.router.settled):
             self._kept = {}
         heard = {peer for peer in self.router.aim.neighbours if self.router.heard_all(peer)}
-        gone = [prefix for prefix, route in self._kept.items() if any(hop.gateway in heard for hop in route.ways)]
+        elsewhere = self.router.aim.policy.elsewhere
+        gone = [
+            prefix for prefix, route in self._kept.items() if prefix in elsewhere or any(hop.gateway in heard for hop in route.ways)
+        ]
         for prefix in gone:
             del self._kept[prefix]
         return self._kept
+
+    def _may_be_bgps(self, route: Route) -> bool:
+        """An overlay's gateways are addresses of pods."""
+        gateways = [hop.gateway for hop in route.ways]
+        return all(gateway is not None and not self._planner.ours(gateway) for gateway in gateways)
 
     def _plan(self, peer: Lease, view: HostView | str, routes: dict[IPNetwork, Route]) -> Plan:
         """The very object of the last time where nothing has changed."""
@@ -190,32 +224,45 @@ class BgpNetwork:
             return known[2]
         present = tuple(route for route in found if route is not None)
         plan: Plan = present if len(present) == len(found) else self._unreached(peer, view)
+        if plan is present:
+            self._awaited[peer.subnets] = 0.0
         self._plans[id(peer)] = (peer, found, plan)
         return plan
 
     def _unreached(self, peer: Lease, view: HostView | str) -> Refusal:
         if isinstance(view, str):
             return Refusal(peer, view, foreign=True)
-        waiting = time.monotonic() - self._began < PATIENCE_S
+        now = time.monotonic()
+        waiting = now < self._awaited.setdefault(peer.subnets, now + PATIENCE_S)
         why = self.router.lost or next((self.router.downs[ip] for ip in peer.attrs.public_ips if ip in self.router.downs), "")
         said = f"has announced no route to it yet{': ' if why else ''}{why}"
         return Refusal(peer, said, foreign=not waiting, pending=waiting)
 
     async def run(self) -> None:
-        """Sessions, until cancelled."""
-        async with control.serving(self._identity.directory / "bgp", self._questions.answer), asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.router.run())
-            tasks.create_task(self._look())
+        """Sessions, until cancelled. exabgp, or the one that runs already, outlives it for a while, unless this is for good."""
+        async with self._speaker:
+            try:
+                async with control.serving(self._directory, self._questions.answer), asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self.router.run())
+                    tasks.create_task(self._look())
+            finally:
+                if self._retired:
+                    await self._speaker.leave()
+                    await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._kept or self._waiting or self._basis() != self._aimed_at:
+            if self._kept or self._waiting or self._leaving or self._basis() != self._aimed_at:
                 self.news()
+
+    def measures(self) -> Iterable[Metric]:
+        """Sessions and paths."""
+        return measures(self.router)
 
     def remove(self) -> None:
         """Nobody speaks BGP here any more: neighbours are to forget us."""
-        self.retired = True
+        self._retired = True
 
 
 def _view(peer: Lease) -> HostView | str:

@@ -28,6 +28,8 @@ class Questions:
             "announcements": lambda question: self.announcements(),
             "announce": lambda question: self.announce(_prefix(question)),
             "withdraw": lambda question: self.withdraw(_prefix(question)),
+            "release": lambda question: self.release(_prefix(question), released=True),
+            "reclaim": lambda question: self.release(_prefix(question), released=False),
             "drain": lambda question: self.drain(draining=True),
             "undrain": lambda question: self.drain(draining=False),
         }
@@ -81,6 +83,7 @@ class Questions:
         return {
             "subnets": list(map(str, own.subnets)),
             "announced": [str(prefix) for prefix in own.prefixes if prefix in own.extra],
+            "released": sorted(map(str, self._local.asked.released)),
             "draining": own.draining,
         }
 
@@ -98,6 +101,16 @@ class Questions:
             known = ", ".join(sorted(map(str, self._local.asked.announced))) or "none"
             raise ControlError(f"{prefix} is not announced by hand, expected one of those that are: {known}")
         self._local.withdraw(prefix)
+        self._changed()
+        return self.announcements()
+
+    def release(self, prefix: IPNetwork, *, released: bool) -> object:
+        """Let another host announce an address of our own subnet, to which its pod has moved; or not any more."""
+        own = self._router.aim.origination.subnets
+        if prefix.prefixlen != prefix.max_prefixlen or not any(inside(prefix, subnet) for subnet in own):
+            expected = " or ".join(map(str, own)) or "our subnet"
+            raise ControlError(f"{prefix} is not ours to release, expected one address of {expected}")
+        self._local.release(prefix, released)
         self._changed()
         return self.announcements()
 

@@ -5,7 +5,7 @@ A backend is a plan, lease -> entries, around `program`. `hostgw/backend.py` is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -23,6 +23,7 @@ from flanneld.kernel import (
     Owner,
 )
 from flanneld.lease import Family, IPAddress, Lease, LeaseAttrs, family_of
+from flanneld.metrics import Metric
 
 BACKENDS = {
     "vxlan": "flanneld.backends.vxlan:VxlanBackend",
@@ -161,6 +162,14 @@ class Carrying(Protocol):
 
     def carried(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Packets so far by what became of them, and those dropped by reason."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A network with measures of its own, besides those that all have."""
+
+    def measures(self) -> Iterable[Metric]:
+        """As of now."""
 
 
 class Backend(Protocol):

@@ -86,7 +86,7 @@ async def say_pending(options: Options) -> None:
     """Print what a start would change; raises FlanneldError for what would keep it from starting."""
     store = open_store(options)
     try:
-        changes = await pending(options, store, instance_of(options.etcd_prefix))
+        changes = await pending(options, store, instance_of(options.etcd_prefix), identity_of(options))
     finally:
         await store.close()
     sys.stdout.writelines(f"{change}\n" for change in changes or ("nothing would change",))

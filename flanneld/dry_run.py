@@ -1,7 +1,7 @@
 """`--dry-run`: what a start would change, as lines; must not change anything.
 
 The parts that plan are the daemon's own; what they would do is written down instead: a kernel that takes notes, a claim that is not
-made. `udp` is planned without its sockets: to attach it is to change something.
+made. `udp` is planned without its sockets: to attach it is to change something. `bgp` hears of no route that the kernel has not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flanneld import masquerade
-from flanneld.backend import load_backend
+from flanneld.backend import HostAware, Identity, load_backend
 from flanneld.firewall import open_firewall
 from flanneld.flags import Options
 from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, VxlanLink
@@ -80,7 +80,7 @@ class NotingKernel:
         return found.name if found is not None else "no device"
 
 
-async def pending(options: Options, store: LeaseStore, instance: str) -> tuple[str, ...]:
+async def pending(options: Options, store: LeaseStore, instance: str, identity: Identity) -> tuple[str, ...]:
     """What flanneld would change if it were started now; raises FlanneldError for what would keep it from starting."""
     network = await store.network()
     with Netlink() as netlink:
@@ -88,6 +88,8 @@ async def pending(options: Options, store: LeaseStore, instance: str) -> tuple[s
         check_apart(network, uplink)
         kernel = NotingKernel(netlink)
         backend = load_backend(network)
+        if isinstance(backend, HostAware):
+            backend = backend.on_host(identity)
         if backend.in_user_space:
             return (f"{network.backend_type}: open a TUN and a socket on {uplink}; what follows from that is not planned here",)
         async with backend.attach(uplink, network, kernel) as attached:

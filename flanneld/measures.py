@@ -32,6 +32,8 @@ def measures(host: Host, member: Membership, store: LeaseStore, health: Health, 
     yield from _situation(member, host)
     yield from _carried(member)
     yield from _traffic(member, netlink)
+    for method in member.mesh.measured:
+        yield from method.measures()
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ from flanneld.backend import (
     HostAware,
     Identity,
     Learning,
+    Measured,
     Network,
     Refusal,
     SourceChecking,
@@ -77,6 +78,10 @@ class Mesh:
     _programmer: Programmer = field(default_factory=Programmer)
     _places: Judged[int | None] = field(init=False)
     """Which method each peer is to be reached by."""
+    _peers: Collection[Lease] = ()
+    """As of the last round."""
+    _late: Sequence[Lease] = ()
+    """Those that their present method did not reach yet, as they were before."""
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -101,6 +106,11 @@ class Mesh:
     def carrying(self) -> tuple[tuple[str, Carrying], ...]:
         """Methods whose packets pass through this process, by name."""
         return tuple((live.config.backend_type, live.attached) for live in self._live if isinstance(live.attached, Carrying))
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """Methods that have measures of their own."""
+        return tuple(live.attached for live in self._live if isinstance(live.attached, Measured))
 
     @property
     def owner(self) -> Owner:
@@ -166,15 +176,26 @@ class Mesh:
                 refused.append(Refusal(peer, f"speaks {spoken}, not {' or '.join(self.methods)}", foreign=True))
             else:
                 by_method[place].append(peer)
-        wants = []
+        wants, late = [], list[Lease]()
         for live, spoken_by in zip(list(self._live), by_method.values(), strict=True):
+            spoken_by += [peer for peer in late if live.attached.speaks(peer)]
             if spoken_by:
                 live.spoken_at = self.now()
             if isinstance(live.attached, SourceChecking):
                 live.attached.hear(peers)
             wants.append(await self._wanted(live, spoken_by, disturbed=disturbed))
+            late += self._as_they_were(wants[-1])
+        self._peers, self._late = peers, late
         done = self._programmer.program(self.kernel, self.owner, wants)
         return replace(done, refused=(*refused, *done.refused))
+
+    def _as_they_were(self, wanted: Wanted) -> list[Lease]:
+        """The peers for which it must be waited, as another method has reached them: packets go that way meanwhile."""
+        waiting = {plan.lease.subnets: plan.lease for _, plan in wanted.plans if isinstance(plan, Refusal) and plan.pending}
+        if not waiting:
+            return []
+        known = {peer.subnets: peer for peer in (*self._peers, *self._late) if peer.subnets in waiting}
+        return [peer for who, peer in known.items() if peer.attrs.backend_type != waiting[who].attrs.backend_type]
 
     async def retire(self) -> bool:
         """Take away each former method that nobody has spoken for a while; true if one went. May be repeated."""

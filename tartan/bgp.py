@@ -101,6 +101,17 @@ def withdraw(prefix: str, socket: Path | None, host: str | None, name: str, outp
 
 @bgp.command()
 @of_host
+@as_json
+@click.option("--off", is_flag=True, help="Take it back.")
+@click.argument("address")
+def release(address: str, off: bool, socket: Path | None, host: str | None, name: str, output: str) -> None:
+    """Let another host announce ADDRESS of this host's subnet, to which its pod has moved (needs AllowHostRoutes)."""
+    asked = {"do": "reclaim" if off else "release", "prefix": address}
+    _announced(asked, sites(socket, host, name), output, alone=True)
+
+
+@bgp.command()
+@of_host
 @click.option("--off", is_flag=True, help="Take traffic again.")
 @click.argument("of", metavar="[HOST]", required=False)
 def drain(of: str | None, off: bool, socket: Path | None, host: str | None, name: str) -> None:
@@ -156,10 +167,13 @@ def _announced(question: Mapping[str, object], found: Sequence[Site], output: st
         _echo_json(rows)
         return
     table = [
-        (of, "\n".join(each["subnets"]), "\n".join(each["announced"]) or "-", "draining" if each["draining"] else "")
-        for of, each in rows
+        (of, *("\n".join(each[key]) or "-" for key in ("subnets", "announced", "released")), _draining(each)) for of, each in rows
     ]
-    _show(("host", "subnets", "by hand", ""), table)
+    _show(("host", "subnets", "by hand", "released", ""), table)
+
+
+def _draining(host: Mapping[str, Any]) -> str:
+    return "draining" if host["draining"] else ""
 
 
 def _state(peer: Mapping[str, Any]) -> tuple[str, str]:
