@@ -57,7 +57,7 @@ class Refusals:
     def add(self, key: Key, path: Path, refusal: Refusal) -> None:
         """Count it, and keep it while there is room."""
         self._counts[refusal.reason] += 1
-        if True:
+        if self._room[refusal.reason] < KEPT:
             self._room[refusal.reason] += 1
             self._kept[key] = Refused(path, refusal)
 

@@ -129,7 +129,7 @@ class Rib:
         return (*own, *self._loc.conflicts())
 
     def explain(self, prefix: IPNetwork) -> tuple[Explained, ...]:
-        """All paths to the prefix, each with the reason: those in use, those that are not, those refused as far as they are kept."""
+        """All paths to the prefix, each with the reason: those in use, those that are not, and what is kept of those refused."""
         refused = [each for known in self._peers.values() for each in known.refused() if each.path.prefix == prefix]
         return (*self._loc.explain(prefix), *(Explained(each.path, False, f"refused: {each.refusal}") for each in refused))
 
