@@ -58,6 +58,18 @@ async def start(settings: Settings) -> None:
     """Start it; when this returns it listens, for neighbours and for us. Raises SpeakerError with its reason."""
     settings.directory.mkdir(0o700, parents=True, exist_ok=True)
     program = (sys.executable, "-I", "-m", LAUNCHER, *settings.arguments())
+    try:
+        async with asyncio.timeout(START_S):
+            status, said = await _launched(program)
+    except TimeoutError as error:
+        raise SpeakerError(f"exabgp has not started within {START_S:.0f} s") from error
+    if status != 0:
+        last = said.strip().rpartition("\n")[2]
+        raise SpeakerError(last or f"exabgp's launcher has ended with exit status {status}")
+
+
+async def _launched(program: tuple[str, ...]) -> tuple[int | None, str]:
+    """The exit status of the launcher, and what it has said; when this is cancelled, it has done nothing."""
     quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *program,
@@ -69,17 +81,12 @@ async def start(settings: Settings) -> None:
         start_new_session=True,
     )
     try:
-        async with asyncio.timeout(START_S):
-            _, said = await process.communicate()
-    except TimeoutError as error:
-        raise SpeakerError(f"exabgp has not started within {START_S:.0f} s") from error
+        _, said = await process.communicate()
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)  # with what it has forked, which has a session of its own when it runs
             await process.communicate()
-    if process.returncode != 0:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
-        raise SpeakerError(last or f"exabgp's launcher has ended with exit status {process.returncode}")
+    return process.returncode, said.decode(errors="replace")
 
 
 async def connect(settings: Settings) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, int]:

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from bgp.events import Announced, Event, Opened
+from bgp.events import Announced, Event, EvpnAnnounced, Opened
+from bgp.evpn.routes import Key
 from bgp.path import Path
 from bgp.speaker import commands
 from bgp.speaker.decode import Answer, Hello, Listed, Listing, Refused, Said, Was, WasAnnounced, decode
@@ -30,6 +31,8 @@ class _Picture:
         self._opened: dict[IPAddress, Opened] = {}
         self._paths: list[Path] = []
         self._announced: dict[IPAddress, frozenset[IPNetwork]] = {}
+        self._evpn: list[EvpnAnnounced] = []
+        self._evpn_announced: dict[IPAddress, frozenset[Key]] = {}
 
     def add(self, said: Said) -> None:
         match said:
@@ -41,13 +44,16 @@ class _Picture:
                         self._opened[event.peer] = event
                     elif isinstance(event, Announced):
                         self._paths += event.paths
-            case WasAnnounced(peer, prefixes):
-                self._announced[peer] = prefixes
+                    elif isinstance(event, EvpnAnnounced):
+                        self._evpn.append(event)
+            case WasAnnounced(peer, prefixes, keys):
+                self._announced[peer], self._evpn_announced[peer] = prefixes, keys
             case _:
                 pass
 
     def whole(self) -> Synced:
-        return Synced(self._sessions, self._opened, tuple(self._paths), self._announced)
+        told = tuple(self._paths), self._announced, tuple(self._evpn), self._evpn_announced
+        return Synced(self._sessions, self._opened, *told)
 
 
 class Connection:
@@ -72,9 +78,12 @@ class Connection:
     async def greeting(self) -> Hello:
         """What the relay says first; to be awaited once, before `run`. Raises SpeakerError."""
         try:
-            said = decode((await self._reader.readline()).decode())
+            line = (await self._reader.readline()).decode()
         except (OSError, ValueError) as error:
             raise SpeakerError(f"{GONE}: {error}") from error
+        if not line:
+            raise SpeakerError(GONE)
+        said = decode(line)
         if not isinstance(said, Hello):
             raise SpeakerError(f"expected a speaker's greeting, got {said}")
         return said

@@ -22,6 +22,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+NAME = "relay"
+"""What exabgp calls it."""
 CHUNK = 1 << 16
 MOST_UNREAD = 64 << 20
 """Bytes that a client may leave unread: then it is dropped, and will ask for everything anew when it is back."""

@@ -232,6 +232,47 @@ def test_an_exabgp_that_is_stuck_is_ended(two: list[Node], monkeypatch: pytest.M
         assert a.exabgp != before
 
 
+def test_an_exabgp_that_does_not_answer_is_ended(two: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in ((keeper, "ANSWER_S", 0.5), (keeper, "SYNC_S", 1), (child, "END_S", 0.5)):
+        monkeypatch.setattr(module, name, value)
+    a, b = two
+    with a.running():
+        a.synced()
+        os.kill(before := a.exabgp, signal.SIGSTOP)
+        with pytest.raises(SpeakerError, match=r"exabgp has not answered within 0 s"):
+            a.call(a.speaker.add(session(a, b)))
+        assert lost(a) == Lost("the speaker is gone")
+        a.synced(len(a.news))
+        assert a.exabgp != before
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.2, 0.3])
+def test_a_daemon_that_ends_while_it_starts_exabgp_has_started_it_or_not(two: list[Node], after_s: float) -> None:
+    a, _ = two
+    with a.running():
+        time.sleep(after_s)
+    time.sleep(0.5)
+    assert len(a.processes) in (0, 2)
+    with a.running():
+        a.synced()
+
+
+def test_a_user_that_there_is_not_is_an_error() -> None:
+    with pytest.raises(SpeakerError, match="no user nonesuch for exabgp to be"):
+        child.settings_for(Path("/nonexistent"), (), 179, "nonesuch", 1)
+
+
+def test_who_exabgp_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def user(wanted: str | None = None) -> str:
+        return child.settings_for(Path("/nonexistent"), (), 179, wanted, 1).user
+
+    assert (user(), user("root"), user("daemon")) == ("nobody", "root", "daemon")
+    monkeypatch.setattr(child, "USERS", ("daemon", "nobody"))
+    assert user() == "daemon"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert (user(), user("daemon")) == ("", "")
+
+
 def test_exabgp_and_its_relay_have_no_rights_at_all_even_where_their_user_can_read_none_of_our_files(
     two: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -14,9 +15,6 @@ from typing import Any
 from bgp.speaker import relay
 from bgp.speaker.launcher import stock
 from bgp.speaker.launcher.settings import Settings
-
-NAME = "relay"
-"""What exabgp calls it."""
 
 _write = stock.processes.Processes.write
 
@@ -43,28 +41,21 @@ def write(self: Any, process: str, line: str | None, neighbor: object = None) ->
 
 def section(settings: Settings, listener: socket.socket, program: int) -> str:
     """The part of a configuration that starts the relay, which every neighbour's must have too."""
-    words = (
-        interpreter(),
-        "-I",
-        "-S",
-        f"/proc/self/fd/{program}",
-        listener.fileno(),
-        settings.orphan_s,
-        os.getuid(),
-        settings.name,
-    )
-    return f"process {NAME} {{ run {' '.join(map(str, words))}; encoder json; }}\n"
+    arguments = (f"/proc/self/fd/{program}", listener.fileno(), settings.orphan_s, os.getuid(), settings.name)
+    run = f'"{interpreter()}" -I -S {" ".join(map(str, arguments))}'
+    return f"process {relay.NAME} {{ run {run}; encoder json; }}\n"
 
 
 def program() -> int:
     """The relay's text in memory, as a descriptor: who runs it need not be able to read any file of ours."""
-    descriptor = os.memfd_create(NAME)
+    descriptor = os.memfd_create(relay.NAME)
     os.write(descriptor, Path(relay.__file__).read_bytes())
     return descriptor
 
 
-def interpreter() -> str:
-    """A Python that anybody may run, which one of root's own in a private directory is not."""
-    own = Path(sys.executable).resolve()
-    everybody = all(part.stat().st_mode & 0o001 for part in (own, *own.parents))
-    return str(own) if everybody or os.geteuid() != 0 else "/usr/bin/python3"
+def interpreter() -> Path:
+    """A Python that whoever the relay is run by may run, which one in a directory of root's is not. Raises OSError."""
+    for python in (Path(sys.executable).resolve(), Path("/usr/bin/python3").resolve()):
+        if os.geteuid() != 0 or all(part.stat().st_mode & 0o001 for part in (python, *python.parents)):
+            return python
+    raise FileNotFoundError(errno.ENOENT, "no interpreter that everybody may run")

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bgp.events import Event, Up
+from bgp.speaker import keeper
 from bgp.speaker.connection import Connection
 from bgp.speaker.decode import Hello
+from bgp.speaker.launcher.settings import Settings
 from bgp.speaker.news import SpeakerError, Synced
 
 PEER = ip_address("10.9.0.2")
@@ -178,3 +181,14 @@ async def test_words_that_nobody_knows_are_logged_and_left_out(tmp_path: Path, c
             await until(lambda: len(caplog.records) == 2)
     assert [record.message for record in caplog.records] == ["unknown words of exabgp's", "answer of exabgp's to no question"]
     assert news == [Up(PEER)]
+
+
+def test_news_that_nobody_takes_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "MOST_NEWS", 3)
+    kept = keeper.Keeper(Settings(Path("/nonexistent"), (), 179, "", 1, "name"))
+    closed: list[str] = []
+    kept._connection = SimpleNamespace(close=lambda: closed.append("closed"))  # type: ignore[assignment]
+    kept._tell((Up(PEER),) * 3)
+    assert not closed
+    kept._tell((Up(PEER),))
+    assert closed == ["closed"]

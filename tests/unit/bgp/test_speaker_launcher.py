@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import select
 import socket
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +36,9 @@ def exabgp() -> Iterator[None]:
 
 ANNOUNCE, WITHDRAW = 1, 2
 """exabgp's Action."""
+
+
+HOPS = ("fd99::2", "fe80::2")
 
 
 class Table:
@@ -113,6 +118,52 @@ def test_a_closed_socket_is_polled_no_more() -> None:
         assert list(wait_for_io(reactor, 1000)) == [ours.fileno()]
         with pytest.raises(FileNotFoundError):
             reactor._poller.modify(stale, select.POLLIN)
+
+
+def test_attempts_are_never_far_apart() -> None:
+    from bgp.speaker.launcher import stock
+    from bgp.speaker.launcher.neighbours import MOST_DELAY_S, ShortDelay
+
+    ours, theirs = ShortDelay(), stock.Delay()
+    for _ in range(20):
+        ours.increase()
+        theirs.increase()
+    assert (ours._next, theirs._next) == (MOST_DELAY_S, 60)
+
+
+def test_what_is_said_to_a_relay_that_has_died_is_lost_and_nothing_else() -> None:
+    from bgp.speaker.launcher import helper, stock
+
+    table = stock.processes.Processes()
+    assert helper.write(table, "relay", "nobody is there yet")
+    with subprocess.Popen(["true"], stdin=subprocess.PIPE) as dead:
+        dead.wait()
+        table._process["relay"] = dead
+        with pytest.raises(stock.processes.ProcessError):
+            helper._write(table, "relay", "gone" * 10_000)
+        assert helper.write(table, "relay", "gone" * 10_000)
+        assert not table._broken
+        assert dead.stdin is not None
+        with suppress(BrokenPipeError):
+            dead.stdin.close()
+
+
+def test_of_a_prefix_with_two_next_hops_the_global_one_is_remembered() -> None:
+    """Two routes made of one UPDATE share its attributes."""
+    from bgp.speaker.launcher import ribs, stock
+
+    def remembered(update_cache: Any) -> str:
+        table = stock.IncomingRIB(True, [(2, 1)])
+        first, second = (
+            stock.API(None).api_attributes(f"announce attributes next-hop {hop} nlri fd00::/64", [])[0] for hop in HOPS
+        )
+        second.attributes = first.attributes
+        for change in (first, second):
+            change.nlri.action = ANNOUNCE
+            update_cache(table, change)
+        return str(next(iter(table.cached_changes())).nlri.nexthop)
+
+    assert (remembered(ribs.update_cache), remembered(ribs._update_cache)) == HOPS
 
 
 @pytest.mark.parametrize(
