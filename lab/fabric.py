@@ -8,7 +8,7 @@ Neither the fabric nor the outside has a route to a pod: what a pod sends out co
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
@@ -16,7 +16,8 @@ from pathlib import Path
 from flanneld.linux.links import add_veth, ensure_bridge, present_link, set_addresses, set_link
 from flanneld.linux.netns import create, netlink_in, run_in
 from flanneld.linux.pod import PodRoute, bring_up, default_routes
-from lab.topology import OUTSIDE, Host, IPInterface, Topology
+from lab.machines import Host, IPInterface, Router, Segment
+from lab.topology import OUTSIDE, Topology
 
 UPLINK = "eth0"
 """A host's one interface, and the outside's."""
@@ -54,23 +55,51 @@ def build_fabric(topology: Topology, fabric: Path, outside: Path) -> None:
 
 
 def plug_in(topology: Topology, host: Host, fabric: Path, netns: Path) -> None:
-    """Give a host's network namespace its uplink, in its segment, with the router as default gateway."""
-    segment = topology.segment(host)
+    """Give a host's network namespace its uplink, in its segment, with its default gateways."""
     run_in(netns, become_router)
-    with netlink_in(fabric) as nl, _open(netns) as inside:
-        add_veth(nl, host.name, UPLINK, peer_netns=inside, mtu=segment.mtu)
-        set_link(nl, present_link(nl, host.name).index, master=present_link(nl, segment.name).index, up=True)
+    _lay_cable(topology.segment(host), fabric, host.name, netns, UPLINK)
     with netlink_in(netns) as nl:
         bring_up(nl, "lo")
-        bring_up(nl, UPLINK, host.addresses, default_routes(segment.routers))
+        bring_up(nl, UPLINK, host.addresses, default_routes(topology.gateways(host)))
 
 
-def become_router() -> None:
+def plug_in_router(topology: Topology, router: Router, fabric: Path, netns: Path) -> None:
+    """Give a router's network namespace an interface in each of its segments, named as the segment.
+
+    What it knows no way to goes to the lab's own router: hosts reach etcd and the outside before any BGP session is up.
+    """
+    run_in(netns, become_quiet_router)
+    number = topology.routers.index(router)
+    joined = topology.joined(router)
+    for place, segment in enumerate(joined):
+        _lay_cable(segment, fabric, f"router{number}.{place}", netns, segment.name)  # no host can have such a name
+    with netlink_in(netns) as nl:
+        bring_up(nl, "lo")
+        led: set[int] = set()
+        for segment, addresses in joined.items():
+            families = {ip.version for ip in addresses} - led
+            bring_up(nl, segment.name, addresses, default_routes(own for own in segment.routers if own.version in families))
+            led |= families
+
+
+def _lay_cable(segment: Segment, fabric: Path, end: str, netns: Path, name: str) -> None:
+    """A cable from the segment's bridge to `name` in `netns`; `end` is what the bridge's end is called."""
+    with netlink_in(fabric) as nl, _open(netns) as inside:
+        add_veth(nl, end, name, peer_netns=inside, mtu=segment.mtu)
+        set_link(nl, present_link(nl, end).index, master=present_link(nl, segment.name).index, up=True)
+
+
+def become_router(settings: Mapping[str, int] = SETTINGS) -> None:
     """Make this network namespace a router; interfaces come after."""
-    for key, value in SETTINGS.items():
+    for key, value in settings.items():
         setting = Path("/proc/sys/net") / key
         if setting.exists():  # a kernel may have no IPv6
             setting.write_text(str(value))
+
+
+def become_quiet_router() -> None:
+    """One that sends no redirects: to it, the lab's own router is behind the segment that the packet came from."""
+    become_router({**SETTINGS, "ipv4/conf/all/send_redirects": 0, "ipv4/conf/default/send_redirects": 0})
 
 
 def outside_addresses(topology: Topology, place: int) -> tuple[IPInterface, ...]:

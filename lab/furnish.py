@@ -15,9 +15,9 @@ PRIVATE = (Path("/run"), Path("/var/lib"))
 """Where daemons and CNI plugins keep what belongs to one host: empty and in memory."""
 
 
-def furnishing(topology: Topology, name: str) -> Callable[[], None]:
-    """What `keep_namespaces` is to call inside the new namespaces of the host `name`."""
-    known = [(ip.ip, host.name) for host in topology.hosts for ip in host.addresses]
+def furnishing(topology: Topology, name: str, *, pods: bool = True) -> Callable[[], None]:
+    """What `keep_namespaces` is to call inside the new namespaces of the host or router `name`; `pods`: it may get some."""
+    known = [(ip.ip, each.name) for each in topology.machines for ip in each.addresses]
     hosts_file = "".join(f"{ip}\t{host}\n" for ip, host in [("127.0.0.1", "localhost"), ("::1", "localhost"), *known])
 
     def furnish() -> None:
@@ -32,7 +32,8 @@ def furnishing(topology: Topology, name: str) -> Callable[[], None]:
         own.write_text(hosts_file)
         if Path("/etc/hosts").exists():
             mount(own, "/etc/hosts", flags=Mount.BIND)
-        furnish_for_pods()
+        if pods:
+            furnish_for_pods()
 
     return furnish
 

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Self
 
 from lab import LabError, daemon, etcd
-from lab.fabric import build_fabric, plug_in
+from lab.fabric import build_fabric, plug_in, plug_in_router
 from lab.furnish import furnishing
 from lab.logs import last_lines
+from lab.machines import Host, Router
 from lab.place import KINDS, Place, keep_namespaces
 from lab.pods import CNI_BIN, CNI_CONF, LabHost
+from lab.routers import render_bird, start_bird
 from lab.state import claim, directory_of, recall, release
-from lab.topology import Host, Topology
+from lab.topology import Topology
 
 MIGRATION_S = 20.0
 """A hundred times what a host needs to change over."""
@@ -51,6 +53,9 @@ class Lab:
             LabHost(host.name, tuple(directory / host.name / kind for kind in KINDS), environment, directory / host.name)
             for host in topology.hosts
         )
+        self.routers = tuple(
+            Place(router.name, tuple(directory / router.name / kind for kind in KINDS), environment) for router in topology.routers
+        )
 
     @classmethod
     def up(
@@ -62,9 +67,10 @@ class Lab:
         start_daemons: bool = True,
         program: Sequence[str] = daemon.PROGRAM,
     ) -> Self:
-        """Bring a lab up: hosts, etcd with the network config; if `start_daemons`, flanneld ready on each host, and pods p1, p2...
+        """Bring a lab up: hosts, routers, etcd with the network config; if `start_daemons`, flanneld ready on each host, and pods.
 
-        `program` is what is started as flanneld. Raises LabError, FlanneldError; whatever is raised, nothing is left behind.
+        `pods` of them on each: p1, p2... `program` is what is started as flanneld. Raises LabError, FlanneldError; whatever is
+        raised, nothing is left behind.
         """
         require_root()
         lab = cls(name, claim(name, topology), topology)
@@ -104,8 +110,8 @@ class Lab:
         raise LabError(f"there is no host {name!r} in lab {self.name!r}, expected one of {', '.join(h.name for h in self.hosts)}")
 
     def place(self, name: str) -> Place:
-        """A host, the fabric or the outside; raises LabError for another name."""
-        return {"fabric": self.fabric, "outside": self.outside}.get(name) or self.host(name)
+        """A host, a router, the fabric or the outside; raises LabError for another name."""
+        return {place.name: place for place in (self.fabric, self.outside, *self.routers)}.get(name) or self.host(name)
 
     def migrate(self, backend: Mapping[str, object]) -> Iterator[LabHost]:
         """Have all hosts reach each other by another backend, while pods go on; yields each host once its lease says so.
@@ -113,7 +119,7 @@ class Lab:
         `backend` is the `Backend` object of flannel's network config. Raises LabError when a host does not follow.
         """
         etcd.exchange_backend(self.fabric, backend)
-        wanted = {"vxlan": "vxlan", "host-gw": "host-gw"}.get(str(backend["Type"]), "")
+        wanted = {kind: kind for kind in ("vxlan", "host-gw", "bgp")}.get(str(backend["Type"]), "")
         waiting = {str(spec.addresses[0].ip): host for spec, host in zip(self.topology.hosts, self.hosts, strict=True)}
         until = time.monotonic() + MIGRATION_S
         while waiting:
@@ -128,9 +134,14 @@ class Lab:
     def flanneld_log(self, host: LabHost) -> Path:
         return host.directory / "flanneld.log"
 
+    def router_log(self, router: Place) -> Path:
+        return self.directory / router.name / "bird.log"
+
     def start_flanneld(self, host: LabHost, *flags: str, program: Sequence[str] = daemon.PROGRAM) -> subprocess.Popen[str]:
         """Start flanneld on a host with the lab's usual flags and these, and return at once; `down` ends it and waits for it."""
-        child = daemon.start_flanneld(host, self.etcd_url, self.flanneld_log(host), program, flags)
+        labels = next(spec.labels for spec in self.topology.hosts if spec.name == host.name)
+        usual = [f"--node-labels={','.join(f'{key}={value}' for key, value in labels.items())}"] if labels else []
+        child = daemon.start_flanneld(host, self.etcd_url, self.flanneld_log(host), program, [*usual, *flags])
         self._children.append(child)
         return child
 
@@ -145,6 +156,9 @@ class Lab:
         self.etcd_process = server
         with ThreadPoolExecutor(max_workers=4) as threads:
             list(threads.map(self._build_host, self.topology.hosts))
+            list(threads.map(self._build_router, self.topology.routers))
+        for spec, router in zip(self.topology.routers, self.routers, strict=True):
+            self._children.append(start_bird(router, render_bird(self.topology, spec), self.router_log(router)))
         etcd.configure(self.fabric, server, self.topology.network, self.directory / "fabric/etcd.log")
 
     def _build_host(self, host: Host) -> None:
@@ -152,6 +166,12 @@ class Lab:
         directory.mkdir()
         net, *_ = keep_namespaces(directory, furnishing(self.topology, host.name))
         plug_in(self.topology, host, self.directory / "fabric/net", net)
+
+    def _build_router(self, router: Router) -> None:
+        directory = self.directory / router.name
+        directory.mkdir()
+        net, *_ = keep_namespaces(directory, furnishing(self.topology, router.name, pods=False))
+        plug_in_router(self.topology, router, self.directory / "fabric/net", net)
 
     def _populate(self, pods: int, program: Sequence[str]) -> None:
         started = [(host, self.start_flanneld(host, program=program)) for host in self.hosts]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from lab.machines import IPInterface
 from lab.pods import Pod
-from lab.topology import IPInterface
 
 Pair: TypeAlias = tuple[Pod, Pod]
 

@@ -28,9 +28,9 @@ from flanneld.linux.netlink import Netlink
 from flanneld.linux.pod import bring_up
 from flanneld.subnet_env import SubnetEnv
 from lab import LabError
+from lab.machines import IPInterface
 from lab.place import Place
 from lab.state import write_json
-from lab.topology import IPInterface
 
 CNI_BIN, CNI_CONF = Path("/run/cni/bin"), Path("/run/cni/net.d")
 """Private to each host, as /opt/cni/bin and /etc/cni/net.d are not."""

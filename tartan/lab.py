@@ -17,6 +17,7 @@ from lab import LabError
 from lab.daemon import health
 from lab.lab import Lab, require_root
 from lab.place import Place
+from lab.routers import sessions
 from lab.signals import leave_by_exception
 from lab.state import lab_names, release
 from lab.topology import Topology, generate, read_topology
@@ -81,8 +82,8 @@ def lab() -> None:
 @click.option("--hosts", type=int, help="How many hosts: h1, h2...  [default: 3]")
 @click.option("--segments", type=int, help="How many L2 networks, with a router between.  [default: 1]")
 @click.option("--ipv6", is_flag=True, help="Dual stack.")
-@click.option("--backend", help="How pods reach other hosts: vxlan, host-gw, udp, alloc.  [default: vxlan]")
-@click.option("--topology", type=click.Path(path_type=Path), help="A TOML file that describes network, segments and hosts.")
+@click.option("--backend", help="How pods reach other hosts: vxlan, host-gw, udp, bgp, alloc.  [default: vxlan]")
+@click.option("--topology", type=click.Path(path_type=Path), help="A TOML file: network, segments, hosts, routers.")
 @click.option("--pods", type=click.IntRange(min=0), default=1, show_default=True, help="Pods on each host: p1, p2...")
 def up(
     name: str, hosts: int | None, segments: int | None, ipv6: bool, backend: str | None, topology: Path | None, pods: int
@@ -95,7 +96,7 @@ def up(
     leave_by_exception()
     made = Lab.up(wanted, name=name, pods=pods)
     try:
-        _show(_hosts_table(made))
+        _show_lab(made)
         option = "" if name == "lab" else f" --name {name}"
         click.echo(f"next: tartan lab ping{option} | tartan lab pod {made.hosts[0].name} sh{option} | tartan lab down{option}")
     except BaseException:  # until the last word is said, Ctrl-C means that no lab is wanted
@@ -117,7 +118,7 @@ def _topology(file: Path | None, hosts: int | None, segments: int | None, ipv6: 
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, callback=_command)
 def execute(name: str, host: str, command: tuple[str, ...]) -> None:
-    """Run a command on a host, or a shell; on `fabric` and `outside` too.
+    """Run a command on a host, or a shell; on a router, `fabric` and `outside` too.
 
     Put -- before the command if it has options.
     """
@@ -182,13 +183,13 @@ def ping(name: str) -> None:
 @lab.command()
 @named
 def status(name: str) -> None:
-    """Show a lab's hosts, their pod subnets, flanneld and pods."""
-    _show(_hosts_table(Lab.open(name)))
+    """Show a lab's hosts, their pod subnets, flanneld and pods; and its routers."""
+    _show_lab(Lab.open(name))
 
 
 @lab.command()
 @named
-@click.option("--to", required=True, help="The backend type: vxlan, host-gw, udp, alloc.")
+@click.option("--to", required=True, help="The backend type: vxlan, host-gw, udp, bgp, alloc.")
 @click.option("--key", "keys", multiple=True, metavar="KEY=VALUE", callback=_keys, help="A setting of it, as in flannel's Backend.")
 def migrate(name: str, to: str, keys: dict[str, object]) -> None:
     """Change over to another backend under running pods, host by host; no packet is lost."""
@@ -240,6 +241,22 @@ def _show(table: Table, *, whole: bool = False) -> None:
         unbounded = console.options.update(max_width=WIDEST)
         console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
     console.print(table)
+
+
+def _show_lab(lab: Lab) -> None:
+    _show(_hosts_table(lab))
+    if lab.routers:
+        _show(_routers_table(lab))
+
+
+def _routers_table(lab: Lab) -> Table:
+    from rich.table import Table
+
+    table = Table("router", "AS", "addresses", "bird")
+    for spec, router in zip(lab.topology.routers, lab.routers, strict=True):
+        state = sessions(router)
+        table.add_row(router.name, str(spec.asn), "\n".join(map(str, spec.addresses)), str(state) if state else "not running")
+    return table
 
 
 def _hosts_table(lab: Lab) -> Table:

@@ -28,8 +28,8 @@ def uplink(families: tuple[Family, ...] = (4,), mtu: int = 1500, index: int = 2)
 def lease(n: int, backend_type: str = "vxlan", families: tuple[Family, ...] = (4,), segment: str = "10.0.0") -> Lease:
     ips = {4: f"{segment}.{n}", 6: f"fd00:10::{n}"}
     subnets = {4: f"10.244.{n}.0/24", 6: f"fd00:244:0:{n}::/64"}
-    vtep = f'{{"VNI":1,"VtepMAC":"{vtep_mac(n)}"}}'
-    data = tuple((family, vtep) for family in families) if backend_type == "vxlan" else ()
+    published = {"vxlan": f'{{"VNI":1,"VtepMAC":"{vtep_mac(n)}"}}', "bgp": f'{{"AS":64512,"RouterID":"10.0.0.{n}"}}'}
+    data = tuple((family, published[backend_type]) for family in families) if backend_type in published else ()
     attrs = LeaseAttrs(tuple(ip_address(ips[family]) for family in families), backend_type, data)
     return Lease(tuple(ip_network(subnets[family]) for family in families), attrs)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
@@ -164,12 +164,15 @@ class Echoes:
 def steady_ping(place: Place, address: IPAddress, interval_s: float = 0.01) -> Iterator[Echoes]:
     """Ping within the context, as often as that; it is counted at its end."""
     echoes = Echoes()
-    pinging = place.popen(["ping", f"-i{interval_s}", "-W2", str(address)], stdout=subprocess.PIPE)
-    try:
-        yield echoes
-    finally:
-        pinging.send_signal(signal.SIGINT)
-        said, _ = pinging.communicate(timeout=PATIENCE_S)
+    with TemporaryFile("w+") as output:  # a pipe that nobody reads would be full after a thousand echoes, and ping wait
+        pinging = place.popen(["ping", f"-i{interval_s}", "-W2", str(address)], stdout=output.fileno())
+        try:
+            yield echoes
+        finally:
+            pinging.send_signal(signal.SIGINT)
+            pinging.wait(PATIENCE_S)
+        output.seek(0)
+        said = output.read()
     (sent,) = map(int, re.findall(r"(\d+) packets transmitted", said))
     answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)}
     assert answered, said

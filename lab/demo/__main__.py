@@ -23,7 +23,7 @@ from lab.signals import leave_by_exception
 from lab.state import release
 from lab.topology import generate
 
-BACKENDS = ("vxlan", "host-gw", "udp")
+BACKENDS = ("vxlan", "host-gw", "udp", "bgp")
 HOSTS = 3
 READY = f"{HOSTS} hosts, flanneld and pods up, seconds"
 TITLES = (READY, *(proof.title for proof in PROOFS))

@@ -25,7 +25,8 @@ from lab.pods import LabHost, Pod
 FILE_BYTES = 8_000_000
 STREAM_S = 2.0
 ECHOES = 300
-EXCHANGE_ECHOES, EXCHANGE_PAUSE_S = 100, 0.4
+EXCHANGE_ECHOES, EXCHANGE_PAUSE_S = 200, 0.4
+"""10 ms apart: bgp has its sessions, and so its routes, a second after it was chosen."""
 
 
 class Unproven(LabError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
-from flanneld.kernel import Entry, Kernel, KernelError, Link, NextHop, Owner, VxlanLink
+from flanneld.kernel import Entry, Kernel, KernelError, Link, NextHop, Owner, Route, RouteKind, VxlanLink
 from flanneld.lease import IPAddress
 from flanneld.linux import netns
 from flanneld.linux.kernel import LinuxKernel
@@ -54,7 +54,10 @@ class WatchedKernel:
         return self._kernel.next_hop(address)
 
     def everything(self) -> frozenset[Entry]:
-        """All entries but what the kernel itself made."""
+        """All entries but what the kernel itself made, and what ends a host's own subnet."""
+        return frozenset(entry for entry in self._present() if not isinstance(entry, Route) or entry.kind is RouteKind.UNICAST)
+
+    def _present(self) -> frozenset[Entry]:
         devices = frozenset(link.index for name in DEVICES if (link := self.link(name)) is not None)
         owners = (Owner(ANYWHERE, devices, protocol) for protocol in (OUR_PROTOCOL, OTHERS_PROTOCOL))
         return frozenset(entry for owner in owners for entry in self.entries(owner))
@@ -62,7 +65,7 @@ class WatchedKernel:
     def clear(self) -> None:
         """As on the first day."""
         self.refused.clear()
-        assert not self.remove(self.everything())
+        assert not self.remove(self._present())
         for name in DEVICES:
             self.remove_link(name)
         self.written.clear()
@@ -78,7 +81,11 @@ class WatchedKernel:
 def watched_kernel(kind: str) -> Iterator[WatchedKernel]:
     """`memory` or `linux`; the latter is a namespace whose uplink is that of `peers_of.uplink`."""
     if kind == "memory":
-        yield WatchedKernel(MemoryKernel())
+        kernel = MemoryKernel()
+        kernel.next_hops |= {
+            ip_address(f"{net}{n}"): NextHop(UPLINK, None) for net in ("10.0.0.", "fd00:10::") for n in range(2, 41)
+        }
+        yield WatchedKernel(kernel)
         return
     with scratch_netns() as scratch, netns.netlink_in(scratch.path) as netlink:
         scratch.ip(f"link add eth0 index {UPLINK} type bridge")

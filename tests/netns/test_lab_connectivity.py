@@ -17,7 +17,7 @@ from lab.pods import LabHost, Pod
 from traffic import address_of, meshed, ping, ping_sized, seen_source, tapped, transferred
 
 OUTSIDE = ip_address("203.0.113.2")
-MTU = {"vxlan": 1450, "host-gw": 1500, "udp": 1472}
+MTU = {"vxlan": 1450, "host-gw": 1500, "udp": 1472, "bgp": 1500}
 WORLDS = [(backend, nftables) for backend in MTU for nftables in (True, False)]
 
 
