@@ -105,7 +105,7 @@ class AdjRibIn:
 
     def drop_stale(self, over: Callable[[Key, float], bool]) -> list[Key]:
         """Drop the stale paths that `over` says so of, by key and by until when they were to be kept."""
-        return self.unlearn([key for key, until in self._stale.items() if over(key, until)])
+        return self.unlearn([key for key, until in self._stale.items() if over(key, until)]) if self._stale else []
 
     def next_expiry(self) -> float | None:
         return min(self._stale.values(), default=None)
@@ -140,6 +140,13 @@ class AdjRibIn:
         for learned in self._learned.values():
             if isinstance(learned.verdict, Refusal):
                 yield Refused(learned.told, learned.verdict)
+
+    @property
+    def demanding(self) -> bool:
+        """False when nothing in the state is about a limit, or wants anything; many peers have a state, and it takes long."""
+        limit = self.peer.max_prefix
+        many = limit is not None and len(self._learned) >= limit.warn_from
+        return many or self._again or Reason.LIMIT in self._refusals.counts
 
     def state(self) -> PeerState:
         """How it all stands."""

@@ -48,6 +48,11 @@ class Reason(Enum):
     NEXT_HOP_OWN = "next-hop-own"
     NEXT_HOP_MARTIAN = "next-hop-martian"
     NEXT_HOP_OFF_LINK = "next-hop-off-link"
+    ROUTE_TARGET = "route-target"
+    VNI = "vni"
+    ENCAPSULATION = "encapsulation"
+    ROUTER_MAC = "router-mac"
+    GATEWAY = "gateway"
     RULE = "rule"
     LIMIT = "limit"
 
@@ -75,7 +80,7 @@ class ImportPolicy:
     own_addresses: frozenset[IPAddress] = frozenset()
     """All of this host's."""
     known_hosts: frozenset[IPAddress] = frozenset()
-    """Addresses of the pod network's hosts, as their leases tell."""
+    """Addresses of the pod network's hosts, as their leases tell, and of neighbours, which may be several hops away."""
     on_link: Callable[[IPAddress], bool] = lambda address: False
     """True if an address is on a link to other hosts (that of our pods is none); a next hop is such, or a known host."""
     services: tuple[IPNetwork, ...] = ()

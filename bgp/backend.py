@@ -46,17 +46,11 @@ class BgpBackend:
 
     @asynccontextmanager
     async def attach(self, uplink: Uplink, network: NetworkConfig, kernel: Kernel) -> AsyncIterator[Network]:
-        """Have exabgp run, or take over the one that does; it outlives this, for a while."""
+        """Nothing is opened before the network runs: it can be attached to see what it would want, beside one that runs."""
         require_own_address(uplink, BACKEND_TYPE)
         listen = tuple(address.ip for address in uplink.addresses)
         try:
             speaker = Speaker(self.identity.directory / "bgp", listen, self.config.port)
         except SpeakerError as error:
             raise BackendError(f"bgp: {error}") from error
-        async with speaker:
-            attached = BgpNetwork(self.config, self.identity, uplink, network, kernel, speaker)
-            try:
-                yield attached
-            finally:
-                if attached.retired:
-                    await speaker.leave()
+        yield BgpNetwork(self.config, self.identity, uplink, network, kernel, speaker)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from bgp.evpn.announcement import EvpnAnnouncement
+from bgp.evpn.routes import Key
 from bgp.path import Asn, Path
+from bgp.session import Channel
 from flanneld.lease import Family, IPAddress, IPNetwork
 
 
@@ -67,11 +70,29 @@ class Withdrawn:
 
 
 @dataclass(frozen=True, slots=True)
-class EndOfRib:
-    """The neighbour has said all that it had to say in this family (RFC 4724 §2)."""
+class EvpnAnnounced:
+    """The neighbour has said these routes of EVPN (RFC 7432)."""
 
     peer: IPAddress
-    family: Family
+    routes: tuple[EvpnAnnouncement, ...]
 
 
-Event: TypeAlias = Opened | Up | Down | Announced | Withdrawn | EndOfRib
+@dataclass(frozen=True, slots=True)
+class EvpnWithdrawn:
+    """These do not hold any more."""
+
+    peer: IPAddress
+    keys: tuple[Key, ...]
+    error: bool = False
+    """As in Withdrawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfRib:
+    """The neighbour has said all that it had to say of this (RFC 4724 §2)."""
+
+    peer: IPAddress
+    family: Channel
+
+
+Event: TypeAlias = Opened | Up | Down | Announced | Withdrawn | EvpnAnnounced | EvpnWithdrawn | EndOfRib

@@ -69,13 +69,17 @@ def _own(neighbour: Neighbour, own: Origination, prefix: IPNetwork) -> Announcem
     next_hop = next_hop_of(neighbour, own.addresses, prefix)
     if next_hop is None:
         return None
-    communities = neighbour.communities | ({GRACEFUL_SHUTDOWN} if own.draining else frozenset())
-    attributes = Attributes(
+    return _by_rules(neighbour, Path(prefix, next_hop, session.peer, own_attributes(neighbour, draining=own.draining)))
+
+
+def own_attributes(neighbour: Neighbour, *, draining: bool) -> Attributes:
+    """What the neighbour is told of anything of our own, before its rules."""
+    session = neighbour.session
+    return Attributes(
         as_path=AsPath() if session.internal else AsPath((session.local_as,)),
-        local_pref=(0 if own.draining else DEFAULT_LOCAL_PREF) if session.internal else None,
-        communities=communities,
+        local_pref=(0 if draining else DEFAULT_LOCAL_PREF) if session.internal else None,
+        communities=neighbour.communities | ({GRACEFUL_SHUTDOWN} if draining else frozenset()),
     )
-    return _by_rules(neighbour, Path(prefix, next_hop, session.peer, attributes))
 
 
 def next_hop_of(neighbour: Neighbour, addresses: Collection[IPAddress], prefix: IPNetwork) -> IPAddress | None:

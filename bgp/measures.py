@@ -27,7 +27,7 @@ def measures(router: Router) -> Iterator[Metric]:
         for reason, count in state.refused.items()
     ]
     yield Metric("flanneld_bgp_paths_refused", "gauge", "What it has announced and we have not taken.", tuple(refused))
-    told = {str(peer): float(len(standing.told)) for peer, standing in router.standing.items()}
+    told = {str(peer): float(len(standing.told) + len(standing.told_evpn)) for peer, standing in router.standing.items()}
     yield gauges("flanneld_bgp_announced", "What we have announced to it.", "peer", told)
     yield gauge("flanneld_bgp_prefixes", "Prefixes that some neighbour leads to.", float(len(router.rib.choices())))
     yield gauge("flanneld_bgp_conflicts", "Prefixes that two hosts say are theirs.", float(len(router.rib.conflicts())))

@@ -158,8 +158,10 @@ class BgpNetwork:
             pools=self._network.pools,
             own_subnets=own.subnets,
             own_addresses=frozenset((*own.addresses, *(address.ip for address in self._uplink.addresses))),
-            known_hosts=frozenset(address for host in hosts for address in host.addresses),
-            on_link=self._planner.resolves,
+            known_hosts=frozenset(
+                (*(address for host in hosts for address in host.addresses), *(each.session.peer for each in found.neighbours))
+            ),
+            on_link=self._planner.on_link,
             services=self._config.services,
             host_routes=self._config.allow_host_routes,
             owner_approved=self.local.asked.released,
@@ -202,6 +204,8 @@ class BgpNetwork:
         over = time.monotonic() - self._began > max(self._config.session.graceful_restart_s, PATIENCE_S)
         if self._kept and (over or self.router.settled):
             self._kept = {}
+        if not self._kept:
+            return self._kept
         heard = {peer for peer in self.router.aim.neighbours if self.router.heard_all(peer)}
         elsewhere = self.router.aim.policy.elsewhere
         gone = [

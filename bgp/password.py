@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 
 from flanneld.config import ConfigError
-from flanneld.log import Log
+from flanneld.log import Log, Once
 
 log = Log(__name__)
 
@@ -15,12 +16,13 @@ LONGEST_BYTES = 80
 LONGEST_READ_BYTES = LONGEST_BYTES + len("\r\n") + 1
 
 
-def read_password(path: str) -> str:
+def read_password(path: str, said: Once | None = None) -> str:
     """The file's one line. Raises ConfigError for a file that cannot be read, and for what cannot be a TCP MD5 password.
 
-    Printable ASCII without spaces: what every router can be configured with. A file that everybody can read is warned of.
+    Printable ASCII without spaces: what every router can be configured with. A file that everybody can read is warned of, unless
+    `said` has it already.
     """
-    password = _beginning(path).removesuffix("\n").removesuffix("\r")
+    password = _beginning(path, said or Once(log)).removesuffix("\n").removesuffix("\r")
     if not password:
         raise _error(path, "is empty, expected one line with the password")
     if not all("!" <= character <= "~" for character in password):
@@ -30,7 +32,20 @@ def read_password(path: str) -> str:
     return password
 
 
-def _beginning(path: str) -> str:
+def read_passwords(paths: Iterable[str], said: Once) -> dict[str, str]:
+    """Those that can be read, by their files; of the others it is said why."""
+    known = {}
+    for path in paths:
+        try:
+            known[path] = read_password(path, said)
+        except ConfigError as error:
+            said.warning(path, "bgp password not known", why=error)
+        else:
+            said.over(path)
+    return known
+
+
+def _beginning(path: str, said: Once) -> str:
     """As much of the file as tells that it is too long."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer would hold us up
@@ -44,7 +59,7 @@ def _beginning(path: str) -> str:
     except OSError as error:
         raise _error(path, f"cannot be read: {error.strerror}") from error
     if mode & stat.S_IROTH:
-        log.warning("everybody on this host can read a password", path=path, mode=oct(stat.S_IMODE(mode)))
+        said.warning(f"mode of {path}", "everybody on this host can read a password", path=path, mode=oct(stat.S_IMODE(mode)))
     return content.decode("latin-1")  # every byte is a character, for the caller to judge
 
 

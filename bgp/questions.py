@@ -61,7 +61,7 @@ class Questions:
             "stale": 0 if state is None else state.stale,
             "refused": {} if state is None else {reason.value: count for reason, count in state.refused.items()},
             "limited": state is not None and state.limited,
-            "announced": len(standing.told) if standing else 0,
+            "announced": len(standing.told) + len(standing.told_evpn) if standing else 0,
             "bfd": None if bfd is None else bfd.name.lower(),
         }
 

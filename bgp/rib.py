@@ -141,6 +141,10 @@ class Rib:
         """How the peer's routes fare; None for one that is not known."""
         return self._peers[peer].state() if peer in self._peers else None
 
+    def demanding(self) -> list[IPAddress]:
+        """The peers of whose state there may be something to say or to do."""
+        return [peer for peer, known in self._peers.items() if known.demanding]
+
     def _changed(self, known: AdjRibIn, keys: Iterable[Key]) -> None:
         for prefix, path_id in keys:
             self._loc.put(prefix, path_id, known.peer.address, known.candidate((prefix, path_id)))

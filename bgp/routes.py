@@ -15,6 +15,9 @@ from flanneld.lease import IPAddress, IPNetwork, Subnets
 OWN_METRIC = (1 << 30) + 1
 """Of the route that ends what is for no pod of ours, after those to pods; `--ip-blackhole-route` has one just before it."""
 
+MOST_NEXT_HOPS = 16_384
+"""Ways to so many are remembered: one neighbour can name as many as there are addresses, and each is a question to the kernel."""
+
 
 @dataclass(slots=True)
 class RoutePlanner:
@@ -25,18 +28,21 @@ class RoutePlanner:
     """True for the addresses of pods, which lead to no host."""
     _hops: dict[IPAddress, Hop | None] = field(default_factory=dict)
     _routes: dict[IPNetwork, tuple[tuple[Path, ...], Route]] = field(default_factory=dict)
+    _forgot: bool = False
+    """Of some next hops it is not known whether their ways have changed."""
 
     def refresh(self) -> bool:
         """Look the ways to next hops up again; true if one has changed, so that all is to be judged anew."""
         now = {next_hop: self._resolved(next_hop) for next_hop in self._hops}
-        if now == self._hops:
+        if now == self._hops and not self._forgot:
             return False
-        self._hops, self._routes = now, {}
+        self._hops, self._routes, self._forgot = now, {}, False
         return True
 
-    def resolves(self, next_hop: IPAddress) -> bool:
-        """True if there is a way to it."""
-        return self._hop(next_hop) is not None
+    def on_link(self, next_hop: IPAddress) -> bool:
+        """True if it is on a link of ours; that there is a way to it says nothing, as a default route leads everywhere."""
+        hop = self._hop(next_hop)
+        return hop is not None and hop.gateway == next_hop
 
     def routes(self, choices: Mapping[IPNetwork, tuple[Path, ...]]) -> dict[IPNetwork, Route]:
         """A route for each prefix to which there is a way; with several next hops those count that can be reached."""
@@ -52,6 +58,8 @@ class RoutePlanner:
 
     def _hop(self, next_hop: IPAddress) -> Hop | None:
         if next_hop not in self._hops:
+            if len(self._hops) >= MOST_NEXT_HOPS:
+                self._hops, self._forgot = {}, True
             self._hops[next_hop] = self._resolved(next_hop)
         return self._hops[next_hop]
 

@@ -6,11 +6,14 @@ Equal values: a running session need not be touched. RFC 4271 §8; RFC 5082 (GTS
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from bgp.path import Asn
 from flanneld.lease import Family, IPAddress
 
 BGP_PORT = 179
+Channel: TypeAlias = Family | Literal["evpn"]
+"""What is exchanged by itself, with an end of its own: the unicast routes of a family, or EVPN's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class Session:
     """What routes are exchanged, whatever the session itself runs over."""
     evpn: bool = False
     """Exchange EVPN's too (RFC 7432)."""
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """All that is exchanged, in the order in which each comes to an end."""
+        return (*self.families, *(("evpn",) if self.evpn else ()))
 
     @property
     def internal(self) -> bool:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 from flanneld import FlanneldError
-from flanneld.config import ConfigError, NetworkConfig
+from flanneld.config import ConfigError, NetworkConfig, read_choice
 from flanneld.kernel import (
     Entry,
     IPInterface,
@@ -27,12 +27,15 @@ from flanneld.metrics import Metric
 
 BACKENDS = {
     "vxlan": "flanneld.backends.vxlan:VxlanBackend",
+    "vxlan by bgp-evpn": "bgp.evpn.backend:EvpnVxlanBackend",
     "host-gw": "hostgw.backend:HostGwBackend",
     "udp": "flanneld.backends.udp.backend:UdpBackend",
     "bgp": "bgp.backend:BgpBackend",
     "alloc": "flanneld.backends.alloc:AllocBackend",
 }
-"""Backend type in the network config -> where its class is; imported only when chosen."""
+"""Backend type in the network config, `by` what its `Control` names -> where its class is; imported only when chosen."""
+LEASES = "leases"
+"""The `Control` where there is a choice and none was made: peers are where their leases say."""
 
 
 class BackendError(FlanneldError):
@@ -203,13 +206,22 @@ class HostAware(Protocol):
 
 def load_backend(network: NetworkConfig) -> Backend:
     """Import and configure the backend that the network config asks for."""
-    try:
-        module, name = BACKENDS[network.backend_type].split(":")
-    except KeyError:
-        known = ", ".join(sorted(BACKENDS))
-        raise ConfigError("Backend.Type", f"unknown backend type {network.backend_type!r}, expected one of {known}") from None
+    module, name = BACKENDS[_method(network)].split(":")
     backend: type[Backend] = getattr(import_module(module), name)
     return backend.parse(network.backend)
+
+
+def _method(network: NetworkConfig) -> str:
+    """Its name in `BACKENDS`; raises ConfigError."""
+    by_type: dict[str, dict[str, str]] = {}
+    for method in BACKENDS:
+        kind, _, control = method.partition(" by ")
+        by_type.setdefault(kind, {})[control or LEASES] = method
+    controls = by_type.get(network.backend_type)
+    if controls is None:
+        known = ", ".join(sorted(by_type))
+        raise ConfigError("Backend.Type", f"unknown backend type {network.backend_type!r}, expected one of {known}")
+    return controls[read_choice(network.backend, "Control", tuple(controls)) if len(controls) > 1 else LEASES]
 
 
 def unknown_keys(network: NetworkConfig, backend: Backend) -> tuple[str, ...]:

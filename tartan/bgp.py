@@ -144,14 +144,14 @@ def _asker(place: Place) -> Callable[[Mapping[str, object]], Any]:
 
 
 def _sockets() -> list[Path]:
-    return sorted(RUN.glob(f"*.state/bgp/{SOCKET}"))
+    return sorted(RUN.glob(f"*.state/*/{SOCKET}"))
 
 
 def _ask_here(question: Mapping[str, object]) -> object:
     """Ask the backend of the host that this thread is on."""
     found = _sockets()
     if not found:
-        raise ControlError(f"no bgp backend runs there: no {RUN}/*.state/bgp/{SOCKET}")
+        raise ControlError(f"no bgp backend runs there: no {RUN}/*.state/*/{SOCKET}")
     return ask(found[0], question)
 
 

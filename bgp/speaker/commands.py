@@ -11,19 +11,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from bgp.evpn.announcement import EvpnAnnouncement
+from bgp.evpn.routes import EvpnRoute, Key
 from bgp.path import AsPath, Attributes
-from bgp.session import Session
+from bgp.session import Channel, Session
+from bgp.speaker import relay
 from bgp.speaker.news import SpeakerError
-from flanneld.lease import Family, IPAddress, IPNetwork
+from flanneld.lease import IPAddress, IPNetwork
 
-RELAY = "relay"
-"""The helper program that events go to, as the launcher calls it."""
 MOST_PREFIXES = 200
 """In one line: exabgp takes lines of up to 1 MiB, and blocks are twice as fast as lines of their own."""
 MOST_PASSWORD_BYTES = 80  # TCP_MD5SIG_MAXKEYLEN of linux/tcp.h
 MOST_RESTART_S = 4095  # RFC 4724 §3: twelve bits
 LEAVE, QUIT = "leave", "quit"
-FAMILIES: dict[Family, str] = {4: "ipv4 unicast", 6: "ipv6 unicast"}
+PMSI_TUNNEL = "0x16 0xc0"
+"""Code and flags (optional, transitive) of RFC 6514 §5."""
+FAMILIES: dict[Channel, str] = {4: "ipv4 unicast", 6: "ipv6 unicast", "evpn": "l2vpn evpn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,10 @@ class Announcement:
     nothing inside; another is told as it is. The local preference is told inside of our AS only."""
 
 
-def announce(peer: IPAddress, announcements: Iterable[Announcement]) -> list[str]:
+def announce(peer: IPAddress, announcements: Iterable[Announcement], *others: IPAddress) -> list[str]:
     """Announce them, in place of what was announced of these prefixes; of two for one prefix the last counts.
 
+    `others` are told the same, and are of the peer's family: exabgp reads a line once, whomever it is for.
     Raises SpeakerError when the next hop would be our end of a session of the other family.
     """
     blocks: dict[str, list[IPNetwork]] = {}
@@ -49,30 +53,41 @@ def announce(peer: IPAddress, announcements: Iterable[Announcement]) -> list[str
             raise SpeakerError(
                 f"{announcement.prefix} for {peer} has no next hop, expected one of IPv{announcement.prefix.version}"
             )
-        blocks.setdefault(f"{announcement.prefix.version} {_attributes(announcement)}", []).append(announcement.prefix)
+        said = _attributes(announcement.next_hop, announcement.attributes)
+        blocks.setdefault(f"{announcement.prefix.version} {said}", []).append(announcement.prefix)
     return [
-        f"neighbor {peer} announce attributes {said[2:]} nlri {prefixes}"
+        f"{_to(peer, *others)} announce attributes {said[2:]} nlri {prefixes}"
         for said, members in blocks.items()
         for prefixes in _blocks(members)
     ]
 
 
-def withdraw(peer: IPAddress, prefixes: Iterable[IPNetwork]) -> list[str]:
+def withdraw(peer: IPAddress, prefixes: Iterable[IPNetwork], *others: IPAddress) -> list[str]:
     """Withdraw prefixes, announced or not."""
     lines = []
     ours = frozenset(prefixes)
     for version, next_hop in ((4, "0.0.0.0"), (6, "::")):  # noqa: S104  # exabgp wants one, and does not say it
         members = sorted(prefix for prefix in ours if prefix.version == version)
-        lines += [f"neighbor {peer} withdraw attributes next-hop {next_hop} nlri {block}" for block in _blocks(members)]
+        lines += [f"{_to(peer, *others)} withdraw attributes next-hop {next_hop} nlri {block}" for block in _blocks(members)]
     return lines
 
 
-def end_of_rib(peer: IPAddress, family: Family) -> str:
+def announce_evpn(peer: IPAddress, announcements: Iterable[EvpnAnnouncement]) -> list[str]:
+    """Announce EVPN routes, each in place of what was announced of its key."""
+    return [f"evpn announce {peer} {each.route.encode().hex()} {_evpn_attributes(each)}" for each in announcements]
+
+
+def withdraw_evpn(peer: IPAddress, keys: Iterable[Key]) -> list[str]:
+    """Withdraw EVPN routes, announced or not."""
+    return [f"evpn withdraw {peer} {EvpnRoute(key).encode().hex()}" for key in keys]
+
+
+def end_of_rib(peer: IPAddress, family: Channel) -> str:
     """Say that all has been said (RFC 4724 §2), after all that was announced before; refused unless the session is established."""
     return f"neighbor {peer} announce eor {FAMILIES[family]}"
 
 
-def refresh(peer: IPAddress, family: Family) -> str:
+def refresh(peer: IPAddress, family: Channel) -> str:
     """Ask the neighbour to say everything again (RFC 2918); refused unless the session is established."""
     return f"neighbor {peer} announce route-refresh {FAMILIES[family]}"
 
@@ -155,18 +170,31 @@ def _security(session: Session) -> dict[str, object]:
 
 
 def _sections(session: Session) -> Iterator[str]:
-    families = [*(FAMILIES[family] for family in session.families), *(["l2vpn evpn"] if session.evpn else [])]
+    families = [FAMILIES[channel] for channel in session.channels]
     restart = session.graceful_restart_s or "disable"
     yield f"family {{ {' '.join(f'{family};' for family in families)} }}"
     if session.peer.version == 6 and {4, 6} <= set(session.families):  # RFC 8950; exabgp cannot without IPv6's family
         yield "nexthop { ipv4 unicast ipv6; }"
     yield f"capability {{ asn4 enable; route-refresh enable; extended-message enable; graceful-restart {restart}; }}"
-    yield f"api {{ processes [ {RELAY} ]; neighbor-changes; receive {{ parsed; open; update; }} }}"
+    yield f"api {{ processes [ {relay.NAME} ]; neighbor-changes; receive {{ parsed; open; update; }} }}"
 
 
-def _attributes(announcement: Announcement) -> str:
-    attributes = announcement.attributes
-    said = [f"next-hop {announcement.next_hop or 'self'}", f"origin {attributes.origin.name.lower()}"]
+def _evpn_attributes(announcement: EvpnAnnouncement) -> str:
+    """The same, with what only EVPN says, as bytes: exabgp has no words for all of it."""
+    said = [_attributes(announcement.next_hop, announcement.attributes)]
+    if announcement.extended:
+        said.append(f"extended-community [ {' '.join(f'0x{each:016x}' for each in sorted(announcement.extended))} ]")
+    if announcement.tunnel:
+        said.append(f"attribute [ {PMSI_TUNNEL} 0x{announcement.tunnel.hex()} ]")
+    return " ".join(said)
+
+
+def _to(*peers: IPAddress) -> str:
+    return " , ".join(f"neighbor {peer}" for peer in peers)
+
+
+def _attributes(next_hop: IPAddress | None, attributes: Attributes) -> str:
+    said = [f"next-hop {next_hop or 'self'}", f"origin {attributes.origin.name.lower()}"]
     if attributes.as_path.length:
         said.append(f"as-path {_as_path(attributes.as_path)}")
     if attributes.med is not None:

@@ -13,12 +13,16 @@ from ipaddress import ip_address, ip_network
 from typing import Any, TypeAlias
 
 from bgp.events import Down, EndOfRib, Event, Opened, Up
+from bgp.evpn.routes import Key
 from bgp.path import Asn
+from bgp.session import Channel
+from bgp.speaker.evpn_update import evpn_keys
 from bgp.speaker.news import SpeakerError
 from bgp.speaker.update import decode_update
 from flanneld.lease import Family, IPAddress, IPNetwork
 
 _FAMILIES: dict[str, Family] = {"ipv4/unicast": 4, "ipv6/unicast": 6}
+_CHANNELS: dict[str, Channel] = {**_FAMILIES, "l2vpn/evpn": "evpn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class WasAnnounced:
 
     peer: IPAddress
     prefixes: frozenset[IPNetwork]
+    evpn: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,8 @@ def _ours(message: dict[str, Any]) -> Said:
         case "was":
             return Was(_event(message["event"]))
         case "announced":
-            return WasAnnounced(ip_address(message["peer"]), frozenset(map(ip_network, message["prefixes"])))
+            prefixes = frozenset(map(ip_network, message["prefixes"]))
+            return WasAnnounced(ip_address(message["peer"]), prefixes, evpn_keys(message.get("evpn", [])))
         case "refused":
             return Refused(str(message["why"]))
         case other:
@@ -154,5 +160,5 @@ def _open(peer: IPAddress, message: dict[str, Any]) -> Opened:
 
 
 def _end_of_rib(peer: IPAddress, eor: dict[str, Any]) -> tuple[Event, ...]:
-    family = _FAMILIES.get(f"{eor['afi']}/{eor['safi']}")
-    return () if family is None else (EndOfRib(peer, family),)
+    channel = _CHANNELS.get(f"{eor['afi']}/{eor['safi']}")
+    return () if channel is None else (EndOfRib(peer, channel),)

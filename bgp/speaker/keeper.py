@@ -24,6 +24,8 @@ ANSWER_S = 60.0
 """For exabgp to answer commands: else the connection is made anew, and so is exabgp, if it is stuck."""
 END_S = 5.0
 """For exabgp to end when it is asked to."""
+STEADY_S = 30.0
+"""One that has stood so long was well: if it is lost, the next is there at once. One that is lost sooner is started more seldom."""
 MOST_NEWS = 500_000
 """That nobody has taken; then the connection is made anew, and there is one Synced in the place of all that would have come."""
 
@@ -42,13 +44,15 @@ class Keeper:
 
     async def run(self) -> None:
         """Have a connection, always; returns after `end`."""
-        backoff, said = Backoff(0.1, 5.0), ""
+        backoff, said, loop = Backoff(0.1, 5.0), "", asyncio.get_running_loop()
         try:
             while not self._ending:
+                began = loop.time()
                 try:
                     await self._be_connected()
                     why, said = GONE, ""
-                    backoff.reset()
+                    if loop.time() - began >= STEADY_S:
+                        backoff.reset()
                 except (SpeakerError, OSError) as error:
                     why = str(error)
                 if why != said and not self._ending:

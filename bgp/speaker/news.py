@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias
 
-from bgp.events import Event, Opened
+from bgp.events import Event, EvpnAnnounced, Opened
+from bgp.evpn.routes import Key
 from bgp.path import Path
 from flanneld import FlanneldError
 from flanneld.lease import IPAddress, IPNetwork
@@ -28,6 +30,10 @@ class Synced:
     """Of established sessions, what the neighbours have announced."""
     announced: Mapping[IPAddress, frozenset[IPNetwork]]
     """What we have announced, sent or to be sent."""
+    evpn: tuple[EvpnAnnounced, ...] = ()
+    """Of established sessions, what the neighbours have announced by EVPN."""
+    evpn_announced: Mapping[IPAddress, frozenset[Key]] = field(default_factory=lambda: MappingProxyType({}))
+    """What we have announced by EVPN."""
 
     @property
     def established(self) -> frozenset[IPAddress]:

@@ -16,12 +16,14 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Self
 
-from bgp.session import BGP_PORT, Session
+from bgp.evpn.announcement import EvpnAnnouncement
+from bgp.evpn.routes import Key
+from bgp.session import BGP_PORT, Channel, Session
 from bgp.speaker import child, commands
 from bgp.speaker.commands import Announcement
 from bgp.speaker.keeper import Keeper
 from bgp.speaker.news import News
-from flanneld.lease import Family, IPAddress, IPNetwork
+from flanneld.lease import IPAddress, IPNetwork
 
 
 class Speaker:
@@ -78,19 +80,30 @@ class Speaker:
         """Have the session no more; the neighbour forgets our routes. Raises SpeakerError: there is none."""
         await self.command([commands.delete(peer)])
 
-    async def announce(self, peer: IPAddress, announcements: Iterable[Announcement]) -> None:
-        """Announce, now or when the session is established; to be repeated on every Up, for a session remembers not all of it."""
-        await self.command(commands.announce(peer, announcements))
+    async def announce(self, peer: IPAddress, announcements: Iterable[Announcement], *others: IPAddress) -> None:
+        """Announce, now or when the session is established; to be repeated on every Up, for a session remembers not all of it.
 
-    async def withdraw(self, peer: IPAddress, prefixes: Iterable[IPNetwork]) -> None:
+        `others` are told the same. Raises SpeakerError when there is no session with any of them.
+        """
+        await self.command(commands.announce(peer, announcements, *others))
+
+    async def withdraw(self, peer: IPAddress, prefixes: Iterable[IPNetwork], *others: IPAddress) -> None:
         """Withdraw prefixes, announced or not."""
-        await self.command(commands.withdraw(peer, prefixes))
+        await self.command(commands.withdraw(peer, prefixes, *others))
 
-    async def end_of_rib(self, peer: IPAddress, family: Family) -> None:
+    async def announce_evpn(self, peer: IPAddress, announcements: Iterable[EvpnAnnouncement]) -> None:
+        """As `announce`, of EVPN routes; raises SpeakerError for a session without EVPN."""
+        await self.command(commands.announce_evpn(peer, announcements))
+
+    async def withdraw_evpn(self, peer: IPAddress, keys: Iterable[Key]) -> None:
+        """Withdraw EVPN routes, announced or not."""
+        await self.command(commands.withdraw_evpn(peer, keys))
+
+    async def end_of_rib(self, peer: IPAddress, family: Channel) -> None:
         """Say that all has been announced; raises SpeakerError unless the session is established."""
         await self.command([commands.end_of_rib(peer, family)])
 
-    async def refresh(self, peer: IPAddress, family: Family) -> None:
+    async def refresh(self, peer: IPAddress, family: Channel) -> None:
         """Have the neighbour say everything again; raises SpeakerError unless the session is established."""
         await self.command([commands.refresh(peer, family)])
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from bgp.events import Announced, Event, Withdrawn
 from bgp.path import Asn, AsPath, Attributes, Origin, Path
+from bgp.speaker.evpn_update import decode_evpn
 from flanneld.lease import IPAddress, IPNetwork
 
 _FAMILIES = ("ipv4 unicast", "ipv6 unicast")
@@ -21,7 +22,7 @@ Place: TypeAlias = tuple[IPNetwork, int]
 
 
 def decode_update(peer: IPAddress, update: Mapping[str, Any]) -> tuple[Event, ...]:
-    """What is withdrawn, then what is announced; other families than unicast are left out.
+    """What is withdrawn, then what is announced; other families than unicast and EVPN are left out.
 
     Raises ValueError, LookupError, TypeError or AttributeError for what is no UPDATE.
     """
@@ -30,15 +31,15 @@ def decode_update(peer: IPAddress, update: Mapping[str, Any]) -> tuple[Event, ..
     events: list[Event] = []
     if withdrawn:
         events.append(Withdrawn(peer, tuple(withdrawn), error="error" in said))
+    origin = _ORIGINS.get(said.get("origin", ""))
+    attributes = None if origin is None else _attributes(said, origin)
     if announced := _announced(update.get("announce", {})):
-        origin = _ORIGINS.get(said.get("origin", ""))
-        if origin is None or None in announced.values():  # which exabgp lets pass
+        if attributes is None or None in announced.values():  # which exabgp lets pass
             events.append(Withdrawn(peer, tuple(announced), error=True))
         else:
-            attributes = _attributes(said, origin)
             paths = (Path(place[0], hop, peer, attributes, place[1]) for place, hop in announced.items() if hop is not None)
             events.append(Announced(peer, tuple(paths)))
-    return tuple(events)
+    return (*events, *decode_evpn(peer, update, attributes))
 
 
 def _announced(announce: Mapping[str, Any]) -> dict[Place, IPAddress | None]:

@@ -42,7 +42,7 @@ class VxlanBackend:
     """flannel's vxlan settings."""
 
     KEYS: ClassVar[frozenset[str]] = frozenset(
-        {"vni", "port", "mtu", "gbp", "learning", "directrouting", "mode", "datapath", "txchecksumoffload"}
+        {"vni", "port", "mtu", "gbp", "learning", "directrouting", "mode", "datapath", "txchecksumoffload", "control"}
     )
 
     vni: Vni

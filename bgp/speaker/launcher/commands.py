@@ -4,6 +4,7 @@
     peer add FINGERPRINT BASE64    have the session that the text configures; it may be repeated
     peer del ADDRESS               have it no more; the neighbour gets a NOTIFICATION and forgets our routes
     peer renew ADDRESS             end it with a NOTIFICATION and begin it anew
+    evpn announce .., evpn withdraw ..    see `launcher.evpn`
     peer list TOKEN                say TOKEN and then, without anything in between, what is in `_listing`
     leave                          part with all neighbours by a NOTIFICATION, and end
     quit                           end without a word: neighbours that can do graceful restart keep our routes
@@ -19,7 +20,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bgp.speaker.launcher import neighbours, stock
+from bgp.speaker.launcher import evpn, neighbours, stock
 from bgp.speaker.launcher.neighbours import Neighbour, Refused
 
 ADMINISTRATIVE_SHUTDOWN, PEER_DECONFIGURED, ADMINISTRATIVE_RESET = 2, 3, 4
@@ -39,6 +40,7 @@ def register(section: str) -> None:
         yield None
 
     works: dict[str, Work] = {"peer add": add, "peer del": _delete, "peer renew": _renew, "peer list": _list}
+    works |= {"evpn announce": evpn.announce, "evpn withdraw": evpn.withdraw}
     for name, work in (works | {"leave": _leave, "quit": _quit}).items():
         stock.Command.register(name, False)(_command(work))
 
@@ -96,7 +98,7 @@ def _listing(encoder: Any, peer: Neighbour) -> Iterator[str]:
         for update in told.values():
             yield f'{{"speaker": "was", "event": {encoder.update(neighbor, "receive", update, None, b"", b"")}}}'
     announced = [change.nlri.cidr.prefix() for change in neighbor.rib.outgoing.cached_changes() if hasattr(change.nlri, "cidr")]
-    yield json.dumps({"speaker": "announced", "peer": address, "prefixes": announced})
+    yield json.dumps({"speaker": "announced", "peer": address, "prefixes": announced, "evpn": evpn.announced(neighbor)})
 
 
 def _leave(reactor: Any, service: str, words: list[str]) -> Iterator[object]:

@@ -87,6 +87,7 @@ def add(reactor: Any, fingerprint: str, text: str) -> None:
         return
     if before is not None:
         remove(reactor, before)
+        neighbor.rib._cache[neighbor.rib.name] = neighbor.rib  # it has the old one's routes, which are not to be forgotten
     reactor.configuration.neighbors[neighbor.name()] = neighbor
     reactor._peers[neighbor.name()] = Neighbour(neighbor, reactor, fingerprint)
     gtsm.guard(reactor)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from bgp.speaker.launcher import commands, gtsm, helper, order, ribs, stock, turns
+from bgp.speaker.launcher import commands, evpn, gtsm, helper, order, ribs, stock, turns
 from bgp.speaker.launcher.bounded_log import BoundedLog
 from bgp.speaker.launcher.settings import Settings
 from flanneld.lease import IPAddress
@@ -77,7 +77,7 @@ def prepare(settings: Settings) -> tuple[Any, BoundedLog]:
 def mend(section: str, *descriptors: int) -> None:
     """Mend and extend exabgp."""
     helper.mend(*descriptors)
-    for part in (gtsm, order, ribs, turns):
+    for part in (evpn, gtsm, order, ribs, turns):
         part.mend()
     commands.register(section)
 

@@ -6,10 +6,16 @@ exabgp publishes no interface for programs: its version and every name that is r
 from __future__ import annotations
 
 from exabgp.bgp.fsm import FSM  # type: ignore[import-untyped]  # it has no types, here and below
-from exabgp.bgp.message import Notify, Update  # type: ignore[import-untyped]
+from exabgp.bgp.message import Action, Notify, Update  # type: ignore[import-untyped]
+from exabgp.bgp.message.update.attribute import Attribute, Attributes  # type: ignore[import-untyped]
+from exabgp.bgp.message.update.nlri import NLRI  # type: ignore[import-untyped]
+from exabgp.bgp.message.update.nlri.evpn.mac import MAC as EVPN_MAC  # type: ignore[import-untyped]
+from exabgp.bgp.message.update.nlri.evpn.nlri import EVPN  # type: ignore[import-untyped]
+from exabgp.bgp.message.update.nlri.evpn.prefix import Prefix as EvpnPrefix  # type: ignore[import-untyped]
 from exabgp.configuration.configuration import Configuration  # type: ignore[import-untyped]
 from exabgp.environment import getenv  # type: ignore[import-untyped]
 from exabgp.logger import log  # type: ignore[import-untyped]
+from exabgp.protocol.family import AFI, SAFI, Family  # type: ignore[import-untyped]
 from exabgp.reactor import listener as listening  # type: ignore[import-untyped]
 from exabgp.reactor.api import API, processes  # type: ignore[import-untyped]
 from exabgp.reactor.api.command.command import Command  # type: ignore[import-untyped]
@@ -18,6 +24,7 @@ from exabgp.reactor.delay import Delay  # type: ignore[import-untyped]
 from exabgp.reactor.loop import Reactor  # type: ignore[import-untyped]
 from exabgp.reactor.network import tcp  # type: ignore[import-untyped]
 from exabgp.reactor.peer import Peer  # type: ignore[import-untyped]
+from exabgp.rib.change import Change  # type: ignore[import-untyped]
 from exabgp.rib.incoming import IncomingRIB  # type: ignore[import-untyped]
 from exabgp.rib.outgoing import OutgoingRIB  # type: ignore[import-untyped]
 from exabgp.version import release  # type: ignore[import-untyped]
@@ -27,6 +34,8 @@ FIRST, NEXT = (5, 0, 13), (6,)
 
 REPLACED: tuple[tuple[object, str], ...] = (
     (API, "process"),
+    (EVPN, "index"),
+    (Family, "size"),
     (Delay, "increase"),
     (IncomingRIB, "update_cache"),
     (OutgoingRIB, "_update_rib"),
@@ -39,12 +48,23 @@ REPLACED: tuple[tuple[object, str], ...] = (
 """Owner and name of what is replaced or extended; a name that is gone would be replaced for nobody."""
 
 __all__ = [
+    "AFI",
     "API",
     "ASYNC",
+    "EVPN",
+    "EVPN_MAC",
     "FSM",
+    "NLRI",
+    "SAFI",
+    "Action",
+    "Attribute",
+    "Attributes",
+    "Change",
     "Command",
     "Configuration",
     "Delay",
+    "EvpnPrefix",
+    "Family",
     "IncomingRIB",
     "Notify",
     "OutgoingRIB",

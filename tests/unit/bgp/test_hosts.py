@@ -99,7 +99,7 @@ def test_a_peer_is_what_its_lease_says() -> None:
 
 def test_a_lease_without_data_says_nothing_of_bgp() -> None:
     with pytest.raises(ValueError, match="published BackendData"):
-        peer_view(lease(7, "bgp"))
+        peer_view(lease(7, "host-gw"))
 
 
 def test_this_host_is_what_the_config_has_for_it() -> None:
