@@ -37,6 +37,7 @@ from flanneld.measures import measures
 from flanneld.membership import Membership
 from flanneld.mesh import Mesh
 from flanneld.metrics import Exporter
+from flanneld.remembered import state_of
 from flanneld.retry import Backoff, retry
 from flanneld.store import LeaseStore, NetworkNotConfigured, StoreError, StoreUnavailable
 from flanneld.stores.etcd import open_etcd_store
@@ -145,7 +146,7 @@ def identity_of(options: Options) -> Identity:
     """This host, for methods that are not the same on every one."""
     subnet_file = Path(options.subnet_file)
     name = os.environ.get("NODE_NAME") or socket.gethostname()
-    return Identity(name, dict(options.node_labels), subnet_file.with_name(f"{subnet_file.name}.state"))
+    return Identity(name, dict(options.node_labels), state_of(subnet_file))
 
 
 def require_net_admin() -> None:

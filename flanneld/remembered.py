@@ -39,6 +39,11 @@ def beside(subnet_file: Path) -> Path:
     return subnet_file.with_name(subnet_file.name + SUFFIX)
 
 
+def state_of(subnet_file: Path) -> Path:
+    """Where methods keep what belongs to this subnet.env."""
+    return subnet_file.with_name(f"{subnet_file.name}.state")
+
+
 def render(memory: Remembered) -> str:
     """The file's text."""
     lease = memory.lease

@@ -21,6 +21,7 @@ from tartan.leftovers.kernel import devices, routes
 from tartan.leftovers.pods import pods
 from tartan.leftovers.programs import programs
 from tartan.leftovers.rules import iptables_chains, nft_tables
+from tartan.leftovers.speakers import speakers
 from tartan.running import is_claimed, running_here
 
 
@@ -73,7 +74,7 @@ def require_none_running() -> None:
 def leftovers(nl: Netlink, subnet_file: Path, *, with_pods: bool) -> list[Leftover]:
     """All that there is, in the order in which it is to go: what sends packets first, files last."""
     env = pod_networks(subnet_file)
-    found = [*programs(nl), *routes(nl, env), *devices(nl), *nft_tables(), *iptables_chains()]
+    found = [*speakers(), *programs(nl), *routes(nl, env), *devices(nl), *nft_tables(), *iptables_chains()]
     return [*found, *(pods(nl) if with_pods else ()), *files(subnet_file)]
 
 

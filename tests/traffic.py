@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryFile
 
 from scapy.layers.l2 import Ether
@@ -167,6 +168,7 @@ def steady_ping(place: Place, address: IPAddress, interval_s: float = 0.01) -> I
     with TemporaryFile("w+") as output:  # a pipe that nobody reads would be full after a thousand echoes, and ping wait
         pinging = place.popen(["ping", f"-i{interval_s}", "-W2", str(address)], stdout=output.fileno())
         try:
+            eventually(lambda: pinging.poll() is not None or _catches(pinging.pid, signal.SIGINT), "a ping that can be ended")
             yield echoes
         finally:
             pinging.send_signal(signal.SIGINT)
@@ -179,3 +181,10 @@ def steady_ping(place: Place, address: IPAddress, interval_s: float = 0.01) -> I
     # It does not wait for the last ones: they are no loss.
     echoes.sent = max(answered) if sent - max(answered) <= UNDER_WAY else sent
     echoes.answered = len(answered)
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """True if the process has a handler for the signal, without which it would end without a word."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (caught,) = (int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return bool(caught >> (number - 1) & 1)

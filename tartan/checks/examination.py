@@ -13,7 +13,7 @@ from flanneld.backend import BackendError, Uplink
 from flanneld.backends.vtep import checksum_trap
 from flanneld.backends.vxlan import DEFAULT_PORT
 from flanneld.config import ConfigError, NetworkConfig, read_int, read_switch
-from flanneld.daemon import instance_of, require_net_admin
+from flanneld.daemon import identity_of, instance_of, require_net_admin
 from flanneld.flags import Options
 from flanneld.kernel import Route
 from flanneld.lease import Lease
@@ -140,7 +140,8 @@ class Examination:
 
     async def _kernel(self, network: NetworkConfig, uplink: Uplink, own: Lease | None, leases: Sequence[Lease]) -> None:
         others, refused = eligible(network, own, {one.subnets: one for one in leases}) if own else (list(leases), [])
-        planned = await methods.plan_all(self.nl, [network, *former_configs(self.memory)], uplink, own, others)
+        here = methods.Here(uplink, identity_of(self.options))
+        planned = await methods.plan_all(self.nl, [network, *former_configs(self.memory)], here, own, others)
         present = links(self.nl)
         words = peers.Words({one.index: one.name for one in present}, self.flanneld_runs)
         self.findings += device.check_devices(planned.noted, present, self.remedy)

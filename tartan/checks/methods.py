@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from flanneld import FlanneldError
-from flanneld.backend import Network, Plan, Refusal, Uplink, load_backend
+from flanneld.backend import HostAware, Identity, Network, Plan, Refusal, Uplink, load_backend
 from flanneld.config import NetworkConfig
 from flanneld.dry_run import NotingKernel
 from flanneld.kernel import Entry, Owner
@@ -38,17 +38,25 @@ class Planned:
     """The backend type by which each peer is reached."""
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """This host."""
+
+    uplink: Uplink
+    identity: Identity
+
+
 async def plan_all(
-    nl: Netlink, configs: Sequence[NetworkConfig], uplink: Uplink, own: Lease | None, peers: Collection[Lease]
+    nl: Netlink, configs: Sequence[NetworkConfig], here: Here, own: Lease | None, peers: Collection[Lease]
 ) -> Planned:
     """`configs`: what is served, the present config first. Raises FlanneldError when that cannot be served here."""
     kernel = NotingKernel(nl)
     async with AsyncExitStack() as stack:
-        live = [(configs[0], await _attach(stack, nl, kernel, configs[0], uplink))]
+        live = [(configs[0], await _attach(stack, nl, kernel, configs[0], here))]
         for former in configs[1:]:
             if not any(same_method(former, config) for config, _ in live):
                 with suppress(FlanneldError):  # then its peers are refused
-                    live.append((former, await _attach(stack, nl, kernel, former, uplink)))
+                    live.append((former, await _attach(stack, nl, kernel, former, here)))
         planned = Planned(live[0][1].attrs, live[0][1].mtu)
         left = dict.fromkeys(peers)
         for config, attached in live:
@@ -62,8 +70,10 @@ async def plan_all(
         return planned
 
 
-async def _attach(stack: AsyncExitStack, nl: Netlink, kernel: NotingKernel, config: NetworkConfig, uplink: Uplink) -> Network:
-    backend = load_backend(config)
+async def _attach(stack: AsyncExitStack, nl: Netlink, kernel: NotingKernel, config: NetworkConfig, here: Here) -> Network:
+    backend, uplink = load_backend(config), here.uplink
+    if isinstance(backend, HostAware):
+        backend = backend.on_host(here.identity)
     if backend.in_user_space:
         return SeenUdp(nl, config, uplink) if config.backend_type == "udp" else SeenTap(nl, config, uplink, kernel)
     return await stack.enter_async_context(backend.attach(uplink, config, kernel))

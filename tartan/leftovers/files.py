@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from flanneld.remembered import beside
+from flanneld.remembered import beside, state_of
 from tartan.leftovers import Leftover
 
 RUN = Path("/run/flannel")
@@ -22,6 +22,9 @@ def files(subnet_file: Path, run: Path = RUN) -> Iterator[Leftover]:
         if path.is_relative_to(run) or path.is_dir() or not (path.exists() or path.is_symlink()):
             continue
         yield Leftover(f"file {path}", partial(path.unlink, missing_ok=True))
+    state = state_of(subnet_file)
+    if state.is_dir() and not state.is_relative_to(run):
+        yield Leftover(f"directory {state}", partial(shutil.rmtree, state, ignore_errors=True))
     if run.is_symlink():
         yield Leftover(f"link {run}", partial(run.unlink, missing_ok=True))
     elif run.is_dir() and (not run.is_mount() or any(run.iterdir())):

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from flanneld.backend import BackendError
+from flanneld.backend import BackendError, Refusal, Wanted
 from flanneld.config import ConfigError, NetworkConfig
 from flanneld.kernel import Neighbour, Route
 from flanneld.lease import Family, Lease
@@ -64,6 +64,28 @@ async def test_each_peer_is_reached_by_the_method_that_its_lease_names(world: Wo
     assert world.mesh.current.attrs.backend_type == "host-gw"
     assert await world.ways(lease(7), lease(8, "host-gw")) == {"10.244.7.0/24": "flannel.1", "10.244.8.0/24": "eth0"}
     assert await world.ways(lease(7, "host-gw"), lease(8, "host-gw")) == {"10.244.7.0/24": "eth0", "10.244.8.0/24": "eth0"}
+
+
+@pytest.mark.parametrize("pending", [True, False])
+async def test_a_peer_that_its_new_method_waits_for_is_reached_as_before(
+    world: World, monkeypatch: pytest.MonkeyPatch, pending: bool
+) -> None:
+    """BGP takes a moment until a route is there."""
+
+    async def not_yet(self: object, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
+        return Wanted([(peer, Refusal(peer, "has no route", pending=pending)) for peer in peers])
+
+    await world.serve(VXLAN)
+    await world.ways(lease(7), lease(8))
+    before = frozenset(world.kernel.present)
+    await world.serve(HOST_GW)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(world.mesh.current), "reach", not_yet)
+        for _ in range(3):
+            done = await world.mesh.reach([lease(7, "host-gw"), lease(8)])
+            assert [str(refusal.lease.subnets[0]) for refusal in done.refused] == ["10.244.7.0/24"]
+            assert (world.kernel.present == before) is pending
+    assert await world.ways(lease(7, "host-gw"), lease(8)) == {"10.244.7.0/24": "eth0", "10.244.8.0/24": "flannel.1"}
 
 
 async def test_a_peer_that_changes_over_never_has_no_route(world: World) -> None:

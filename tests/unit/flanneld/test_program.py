@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,8 @@ from memory_kernel import MemoryKernel
 from peers_of import lease
 
 OWNER = Owner((lease(1).subnets[0].supernet(8),))
-SHARED = Route(lease(200).subnets[0], 3)
+
+Rounds: TypeAlias = list[tuple[dict[int, tuple[Route, ...] | None], bool, tuple[Route, ...]]]
 
 
 def route(subnet: int, gateway: int) -> Route:
@@ -28,11 +30,13 @@ def spread(subnet: int, gateways: frozenset[int]) -> Route:
     return Route.by(lease(subnet).subnets[0], [Hop(2, ip_address(f"10.0.0.{gateway}")) for gateway in gateways])
 
 
-# A few subnets and gateways only, so that plans clash, agree with each other and come back.
+# A few subnets and gateways only, so that plans clash, agree with each other and come back, and with what all need.
 ROUTES = st.builds(spread, st.integers(1, 6), st.frozensets(st.integers(1, 3), min_size=1, max_size=2))
 PLANS = st.dictionaries(
     st.integers(1, 8), st.one_of(st.lists(ROUTES, max_size=2, unique_by=lambda one: one.slot).map(tuple), st.none()), max_size=8
 )
+
+SHARED = st.lists(ROUTES, max_size=3, unique_by=lambda one: one.slot).map(tuple)
 
 
 def pairs(plans: dict[int, tuple[Route, ...] | None], kept: dict[object, tuple[Lease, Plan]]) -> Sequence[tuple[Lease, Plan]]:
@@ -46,15 +50,15 @@ def pairs(plans: dict[int, tuple[Route, ...] | None], kept: dict[object, tuple[L
 
 
 @settings(max_examples=400)
-@given(st.lists(st.tuples(PLANS, st.booleans(), st.booleans()), min_size=1, max_size=8))
-def test_many_rounds_come_to_what_one_would(rounds: list[tuple[dict[int, tuple[Route, ...] | None], bool, bool]]) -> None:
+@given(st.lists(st.tuples(PLANS, st.booleans(), SHARED), min_size=1, max_size=8))
+def test_many_rounds_come_to_what_one_would(rounds: Rounds) -> None:
     programmer, kernel, kept = Programmer(), MemoryKernel(), dict[object, tuple[Lease, Plan]]()
     for plans, disturbed, shared in rounds:
         if disturbed:
             kernel.present = {entry for entry in kernel.present if hash(str(entry)) % 2}
             kernel.present |= {route(9, 1)}
             programmer.forget()
-        wanted = Wanted(pairs(plans, kept), (SHARED,) if shared else ())
+        wanted = Wanted(pairs(plans, kept), shared)
         done = programmer.program(kernel, OWNER, [wanted])
         alone = MemoryKernel()
         expected = program(alone, OWNER, [wanted])
@@ -87,6 +91,6 @@ def test_what_stays_the_same_is_not_looked_at() -> None:
 
 def test_an_error_that_is_no_peers_own_is_raised() -> None:
     programmer, kernel = Programmer(), MemoryKernel()
-    kernel.refusals[SHARED] = 1
+    kernel.refusals[route(1, 1)] = 1
     with pytest.raises(KernelError):
-        programmer.program(kernel, OWNER, [Wanted((), (SHARED,))])
+        programmer.program(kernel, OWNER, [Wanted((), (route(1, 1),))])
