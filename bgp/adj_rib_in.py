@@ -146,7 +146,7 @@ class AdjRibIn:
         """False when nothing in the state is about a limit, or wants anything; many peers have a state, and it takes long."""
         limit = self.peer.max_prefix
         many = limit is not None and len(self._learned) >= limit.warn_from
-        return many or self._again or Reason.LIMIT in self._refusals.counts
+        return many or self._again or self._refusals.any_for(Reason.LIMIT)
 
     def state(self) -> PeerState:
         """How it all stands."""

@@ -46,6 +46,10 @@ class Refusals:
         """How many by reason; exact up to KEPT of one."""
         return +self._counts
 
+    def any_for(self, reason: Reason) -> bool:
+        """True if there are some of it."""
+        return self._counts[reason] > 0
+
     @property
     def unkept(self) -> frozenset[Reason]:
         """The reasons for which there are others than those kept, which only the peer knows."""

@@ -27,6 +27,24 @@ class Programmed:
     """How many of them the kernel refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Of what all peers need."""
+
+    shared: tuple[Entry, ...]
+    """All of it."""
+    come: frozenset[Entry]
+    gone: frozenset[Entry]
+
+    @classmethod
+    def of(cls, before: tuple[Entry, ...], now: tuple[Entry, ...]) -> _Change:
+        """What stays is the same objects, as a rule: with thousands of them, comparing values takes long."""
+        known, present = ({id(entry) for entry in entries} for entries in (before, now))
+        come = frozenset(entry for entry in now if id(entry) not in known)
+        gone = frozenset(entry for entry in before if id(entry) not in present)
+        return cls(now, come - gone, gone - come)
+
+
 @dataclass(slots=True)
 class _Book:
     """What is wanted, and by whom."""
@@ -60,6 +78,19 @@ class _Book:
                 self.again[entry] += 1
             else:
                 self.entries[entry], slots[entry.slot] = peer, entry
+
+    def takes(self, change: _Change) -> bool:
+        """True if what all need can change by itself: nobody else wants what goes, and nobody has the slot of what comes."""
+        held = (self.slots.get(entry.slot) for entry in change.come)
+        return not any(self.again[entry] for entry in change.gone) and all(one is None or one in change.gone for one in held)
+
+    def share(self, change: _Change) -> None:
+        """Go on with what all need now."""
+        for entry in change.gone:
+            del self.entries[entry], self.slots[entry.slot]
+        for entry in change.come:
+            self.entries[entry], self.slots[entry.slot] = None, entry
+        self.shared = change.shared
 
     def strike(self, plan: Plan) -> None:
         """Take a plan out."""
@@ -99,10 +130,11 @@ class Programmer:
         shared = tuple(entry for want in wants for entry in want.entries)
         pairs = [pair for want in wants for pair in want.plans]
         known = before if before is not None and usable and before.owner == owner else None
-        have = frozenset(known.entries) if known is not None and (known.shared != shared or known.clashes) else None
+        change = _Change.of(known.shared if known is not None else (), shared)
+        have = frozenset(known.entries) if known is not None and (known.clashes or not known.takes(change)) else None
         report: Report | None = None
         if known is not None and have is None:
-            was, now = _follow(known, pairs)
+            was, now = _follow(known, change, pairs)
             if known.clashes:  # who has the slot is for the order of all to say
                 have = (frozenset(known.entries) - now) | was
             else:
@@ -116,15 +148,17 @@ class Programmer:
         return done
 
 
-def _follow(book: _Book, pairs: Iterable[tuple[Lease, Plan]]) -> tuple[frozenset[Entry], frozenset[Entry]]:
-    """Take in plans that came, and out those that went; of the entries that they name, those that were there, and that are now."""
+def _follow(book: _Book, change: _Change, pairs: Iterable[tuple[Lease, Plan]]) -> tuple[frozenset[Entry], frozenset[Entry]]:
+    """Take in what came, and out what went; of the entries that are concerned, those that were there, and that are now."""
     present = {id(plan): (peer, plan) for peer, plan in pairs}
     gone = [plan for key, (_, plan) in book.plans.items() if key not in present]
     come = [pair for key, pair in present.items() if key not in book.plans]
     touched = {entry for plan in (*gone, *(plan for _, plan in come)) if not isinstance(plan, Refusal) for entry in plan}
+    touched |= change.come | change.gone
     was = frozenset(entry for entry in touched if entry in book.entries)
     for plan in gone:
         book.strike(plan)
+    book.share(change)
     for peer, plan in come:
         book.enter(peer, plan)
     return was, frozenset(entry for entry in touched if entry in book.entries)
