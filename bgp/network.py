@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterable
 
 from bgp import control
 from bgp.admission import ImportPolicy
+from bgp.aim import Aim
+from bgp.bfd.client import BfdSpeaker
 from bgp.config import BgpConfig
 from bgp.exports import Origination
 from bgp.hosts import HostView, own_view, peer_view
@@ -17,7 +19,7 @@ from bgp.measures import measures
 from bgp.neighbours import Neighbourhood, neighbours, password_files
 from bgp.password import read_password
 from bgp.questions import Questions
-from bgp.router import Aim, Router
+from bgp.router import Router
 from bgp.routes import RoutePlanner, ends
 from bgp.speaker.speaker import Speaker
 from bgp.topology import Role
@@ -48,7 +50,7 @@ class BgpNetwork:
         self.news: Callable[[], None] = lambda: None
         self._directory = identity.directory / "bgp"
         self.local = LocalState(self._directory)
-        self.router = Router(speaker, config.max_paths, lambda: self.news())
+        self.router = Router(speaker, BfdSpeaker(self._directory), config.max_paths, lambda: self.news())
         self.mtu = uplink.mtu
         self._config, self._identity, self._uplink, self._network = config, identity, uplink, network
         own = own_view(config, identity.name, identity.labels, uplink.public_ips, ())
@@ -74,6 +76,8 @@ class BgpNetwork:
         """What the kernel had from before us, until it is known what of it is still so; None: not read yet."""
         self._retired = False
         """Neighbours are to forget us at the end."""
+        self._drawn: tuple[object, Neighbourhood] | None = None
+        """The sessions, and what they were drawn from."""
         self._aimed_at: object = None
         """What the router's aim was made of."""
         self._waiting = False
@@ -102,6 +106,7 @@ class BgpNetwork:
         self._aim()
         routes = self._routes()
         plans = [(peer, self._plan(peer, view, routes)) for peer, view in self._views.of(peers)]
+        self._plans = {id(peer): self._plans[id(peer)] for peer in peers}
         self._waiting = any(isinstance(plan, Refusal) for _, plan in plans)
         of_peers = {subnet for peer in peers for subnet in peer.subnets}
         others = [route for prefix, route in routes.items() if prefix not in of_peers]
@@ -110,6 +115,8 @@ class BgpNetwork:
 
     def _let_go(self, peers: Collection[Lease]) -> None:
         """See who of the peers until now is reached by another method, and forget those of whom that is long known."""
+        if not self._leaving and list(map(id, peers)) == list(map(id, self._peers)):
+            return  # as whenever it is only a route that has changed
         now, present = time.monotonic(), {peer.subnets for peer in peers}
         elsewhere = {peer.subnets for peer in self._everybody} - present
         for peer in self._peers:
@@ -134,14 +141,22 @@ class BgpNetwork:
         self._aimed_at = basis
         own = self._own_view(self._own)
         hosts = [view for _, view in self._views.of(self._near) if isinstance(view, HostView)]
-        interfaces = self._uplink.addresses
-        found = neighbours(self._config, own, hosts, interfaces, self._passwords(own))
+        found = self._neighbourhood(own, hosts)
+        origination = Origination(self._own.subnets, self.local.asked.announced, own.addresses, self.local.asked.draining)
+        self.router.follow(Aim(found, origination, self._policy(own, hosts, found)))
+
+    def _neighbourhood(self, own: HostView, hosts: list[HostView]) -> Neighbourhood:
+        """The sessions to have: the very object of the last time where nothing of them has changed."""
+        basis = own, hosts, self._passwords(own)
+        if self._drawn is not None and self._drawn[0] == basis:
+            return self._drawn[1]
+        found = neighbours(self._config, own, hosts, self._uplink.addresses, basis[2])
         for warning in found.warnings:
             self._said.warning(warning, "bgp", warning=warning)
         for host, why in found.refused:
             self._said.warning(f"{host}", "no bgp session", host=host, why=why)
-        origination = Origination(self._own.subnets, self.local.asked.announced, own.addresses, self.local.asked.draining)
-        self.router.follow(Aim(found, origination, self._policy(own, hosts, found)))
+        self._drawn = basis, found
+        return found
 
     def _basis(self) -> object:
         """What the aim hangs on."""
@@ -188,7 +203,7 @@ class BgpNetwork:
 
     def _routes(self) -> dict[IPNetwork, Route]:
         """The choices' routes, and those from before us for as long as they may still be right."""
-        routes = self._planner.routes(self.router.rib.choices())
+        routes = self._planner.routes(self.router.adjacencies.rib.choices())
         for prefix, route in self._still_kept().items():
             routes.setdefault(prefix, route)
         return routes
@@ -202,12 +217,12 @@ class BgpNetwork:
                 if isinstance(entry, Route) and entry.kind is RouteKind.UNICAST and self._may_be_bgps(entry)
             }
         over = time.monotonic() - self._began > max(self._config.session.graceful_restart_s, PATIENCE_S)
-        if self._kept and (over or self.router.settled):
+        if self._kept and (over or self.router.adjacencies.settled):
             self._kept = {}
         if not self._kept:
             return self._kept
-        heard = {peer for peer in self.router.aim.neighbours if self.router.heard_all(peer)}
-        elsewhere = self.router.aim.policy.elsewhere
+        heard = {peer for peer in self.router.adjacencies.aim.neighbours if self.router.adjacencies.heard_all(peer)}
+        elsewhere = self.router.adjacencies.aim.policy.elsewhere
         gone = [
             prefix for prefix, route in self._kept.items() if prefix in elsewhere or any(hop.gateway in heard for hop in route.ways)
         ]
@@ -238,12 +253,13 @@ class BgpNetwork:
             return Refusal(peer, view, foreign=True)
         now = time.monotonic()
         waiting = now < self._awaited.setdefault(peer.subnets, now + PATIENCE_S)
-        why = self.router.lost or next((self.router.downs[ip] for ip in peer.attrs.public_ips if ip in self.router.downs), "")
+        adjacencies = self.router.adjacencies
+        why = adjacencies.lost or next((adjacencies.downs[ip] for ip in peer.attrs.public_ips if ip in adjacencies.downs), "")
         said = f"has announced no route to it yet{': ' if why else ''}{why}"
         return Refusal(peer, said, foreign=not waiting, pending=waiting)
 
     async def run(self) -> None:
-        """Sessions, until cancelled. exabgp, or the one that runs already, outlives it for a while, unless this is for good."""
+        """Sessions, until cancelled. exabgp and BFD, or those that run already, outlive it for a while, unless this is for good."""
         async with self._speaker:
             try:
                 async with control.serving(self._directory, self._questions.answer), asyncio.TaskGroup() as tasks:
@@ -252,6 +268,7 @@ class BgpNetwork:
             finally:
                 if self._retired:
                     await self._speaker.leave()
+                    await self.router.bfd.end()
                     await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def _look(self) -> None:

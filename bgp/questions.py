@@ -43,20 +43,21 @@ class Questions:
 
     def peers(self) -> list[dict[str, object]]:
         """All sessions that there are to be, and how they are."""
-        return [self._peer(neighbour) for neighbour in self._router.aim.neighbourhood.neighbours]
+        return [self._peer(neighbour) for neighbour in self._router.adjacencies.aim.neighbourhood.neighbours]
 
     def _peer(self, neighbour: Neighbour) -> dict[str, object]:
-        session, router = neighbour.session, self._router
-        standing, state = router.standing.get(session.peer), router.rib.state(session.peer)
-        bfd = router.bfd.states.get(session.peer)
+        session, adjacencies = neighbour.session, self._router.adjacencies
+        standing, state = adjacencies.standing.get(session.peer), adjacencies.rib.state(session.peer)
+        why = "" if standing else adjacencies.lost or adjacencies.downs.get(session.peer, "")
+        bfd = self._router.bfd.states.get(session.peer)
         return {
             "peer": str(session.peer),
             "role": neighbour.role.value,
             "as": session.peer_as,
             "localAS": session.local_as,
-            "state": "established" if standing else "down" if router.lost or session.peer in router.downs else "connecting",
+            "state": "established" if standing else "down" if why else "connecting",
             "since": None if standing is None else round(time.monotonic() - standing.since, 1),
-            "why": "" if standing else router.lost or router.downs.get(session.peer, ""),
+            "why": why,
             "accepted": 0 if state is None else state.paths,
             "stale": 0 if state is None else state.stale,
             "refused": {} if state is None else {reason.value: count for reason, count in state.refused.items()},
@@ -67,19 +68,21 @@ class Questions:
 
     def routes(self) -> list[dict[str, object]]:
         """Every path that a neighbour has announced, in use or not, and why not."""
-        router = self._router
-        prefixes = sorted(router.rib.choices(), key=lambda net: (net.version, net))
-        told = [_path(each) for prefix in prefixes for each in router.rib.explain(prefix) if not each.why.startswith("refused")]
+        adjacencies = self._router.adjacencies
+        prefixes = sorted(adjacencies.rib.choices(), key=lambda net: (net.version, net))
+        told = [
+            _path(each) for prefix in prefixes for each in adjacencies.rib.explain(prefix) if not each.why.startswith("refused")
+        ]
         refused = [
             _path(Explained(each.path, False, f"refused: {each.refusal}"))
-            for neighbour in router.aim.neighbourhood.neighbours
-            for each in router.rib.refusals(neighbour.session.peer)
+            for neighbour in adjacencies.aim.neighbourhood.neighbours
+            for each in adjacencies.rib.refusals(neighbour.session.peer)
         ]
         return told + refused
 
     def announcements(self) -> dict[str, object]:
         """What this host announces as its own."""
-        own = self._router.aim.origination
+        own = self._router.adjacencies.aim.origination
         return {
             "subnets": list(map(str, own.subnets)),
             "announced": [str(prefix) for prefix in own.prefixes if prefix in own.extra],
@@ -106,7 +109,7 @@ class Questions:
 
     def release(self, prefix: IPNetwork, *, released: bool) -> object:
         """Let another host announce an address of our own subnet, to which its pod has moved; or not any more."""
-        own = self._router.aim.origination.subnets
+        own = self._router.adjacencies.aim.origination.subnets
         if prefix.prefixlen != prefix.max_prefixlen or not any(inside(prefix, subnet) for subnet in own):
             expected = " or ".join(map(str, own)) or "our subnet"
             raise ControlError(f"{prefix} is not ours to release, expected one address of {expected}")
@@ -118,7 +121,7 @@ class Questions:
         """Have every other way preferred to those by this host (RFC 8326), or not any more."""
         self._local.drain(draining)
         self._changed()
-        return {"draining": draining, "told": len(self._router.standing)}
+        return {"draining": draining, "told": len(self._router.adjacencies.standing)}
 
 
 def _prefix(question: Mapping[str, object]) -> IPNetwork:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from bgp import control
+from bgp.bfd.client import BfdSpeaker
 from bgp.evpn.viewpoint import Viewpoint, published, view
 from bgp.evpn.ways import Ways
 from bgp.local import LocalState
@@ -43,7 +44,7 @@ class EvpnNetwork:
         """`inner` has the devices; `relook`: look again where addresses are, true if anything is elsewhere than before."""
         self.news: Callable[[], None] = lambda: None
         self.local = LocalState(viewpoint.identity.directory / DIRECTORY)
-        self.router = Router(speaker, 1, lambda: self.news())
+        self.router = Router(speaker, BfdSpeaker(viewpoint.identity.directory / DIRECTORY), 1, lambda: self.news())
         self.attrs: LeaseAttrs = published(inner.attrs, viewpoint.own(()).data)
         self._inner, self._viewpoint, self._kernel, self._speaker, self._relook = inner, viewpoint, kernel, speaker, relook
         networks = [pool.network for pool in viewpoint.pools]
@@ -89,7 +90,7 @@ class EvpnNetwork:
             self.router.relook()
         self._peers = peers
         self._aim()
-        reached, behind = self._ways.leases(peers, self.router.rib.choices())
+        reached, behind = self._ways.leases(peers, self.router.adjacencies.rib.choices())
         wanted = await self._inner.reach([*reached, *behind], disturbed=disturbed)
         planned = {id(lease): plan for lease, plan in wanted.plans}
         plans = [(peer, _of(peer, planned[id(lease)])) for peer, lease in zip(peers, reached, strict=True)]
@@ -116,7 +117,7 @@ class EvpnNetwork:
             owner = self._inner.owner
             self._kept = frozenset(entry for entry in self._kernel.entries(owner) if entry.device in owner.devices)
         over = time.monotonic() - self._began > self._viewpoint.settings.bgp.session.graceful_restart_s
-        if self._kept and (over or self.router.settled):
+        if self._kept and (over or self.router.adjacencies.settled):
             self._kept = frozenset()
         return self._kept
 
@@ -150,7 +151,7 @@ class EvpnNetwork:
         return read_passwords(password_files(self._viewpoint.settings.bgp, self._viewpoint.own(())), self._said)
 
     async def run(self) -> None:
-        """Sessions, until cancelled. exabgp, or the one that runs already, outlives it for a while, unless this is for good."""
+        """Sessions, until cancelled. exabgp and BFD, or those that run already, outlive it for a while, unless this is for good."""
         directory = self._viewpoint.identity.directory / DIRECTORY
         async with self._speaker:
             try:
@@ -161,6 +162,7 @@ class EvpnNetwork:
             finally:
                 if self._retired:
                     await self._speaker.leave()
+                    await self.router.bfd.end()
                     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _look(self) -> None:

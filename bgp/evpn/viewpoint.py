@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
+from bgp.aim import Aim
 from bgp.evpn.exports import EvpnOrigination, OwnVtep
 from bgp.evpn.paths import EvpnPolicy
 from bgp.evpn.settings import EvpnSettings
@@ -17,7 +18,6 @@ from bgp.exports import Origination
 from bgp.hosts import BgpData, HostView, own_view, peer_view
 from bgp.local import Asked
 from bgp.neighbours import Neighbourhood, neighbours
-from bgp.router import Aim
 from bgp.topology import Role
 from flanneld.backend import Identity, Uplink
 from flanneld.lease import Family, IPAddress, IPNetwork, Lease, LeaseAttrs, Pool, Subnets

@@ -24,15 +24,17 @@ class AnnouncingNetwork(BgpNetwork):
 
     async def reach(self, peers: Collection[Lease], *, disturbed: bool = True) -> Wanted:
         await super().reach(peers, disturbed=disturbed)
-        for neighbour in self.router.aim.neighbours.values():
+        for neighbour in self.router.adjacencies.aim.neighbours.values():
             session, subnets = neighbour.session, neighbour.host or ()
-            if session.peer not in self.router.standing:
-                self.router.take(Opened(session.peer, session.peer_as, str(session.peer), 9, None))
-                self.router.take(Up(session.peer))
+            if session.peer not in self.router.adjacencies.standing:
+                self.router.adjacencies.take(Opened(session.peer, session.peer_as, str(session.peer), 9, None))
+                self.router.adjacencies.take(Up(session.peer))
             hops = {ip.version: ip for peer in peers if set(peer.subnets) <= set(subnets) for ip in peer.attrs.public_ips}
-            self.router.take(Announced(session.peer, tuple(Way(prefix, hops[prefix.version], session.peer) for prefix in subnets)))
+            self.router.adjacencies.take(
+                Announced(session.peer, tuple(Way(prefix, hops[prefix.version], session.peer) for prefix in subnets))
+            )
             for family in session.families:
-                self.router.take(EndOfRib(session.peer, family))
+                self.router.adjacencies.take(EndOfRib(session.peer, family))
         return await super().reach(peers, disturbed=disturbed)
 
 
@@ -44,5 +46,5 @@ async def attached_announcing(
     with TemporaryDirectory() as directory:
         silent = Speaker(Path(directory), ())  # never entered, so nothing is started
         attached = AnnouncingNetwork(config, Identity("h1", {}, Path(directory)), uplink, network, kernel, silent)
-        attached.router.take(Synced({}, {}, (), {}))
+        attached.router.adjacencies.take(Synced({}, {}, (), {}))
         yield attached

@@ -44,7 +44,7 @@ async def attached(directory: Path, kernel: MemoryKernel, **keys: object) -> Asy
     async with backend.on_host(Identity("h1", {}, directory)).attach(uplink(), wanted, kernel) as found:
         assert isinstance(found, EvpnNetwork)
         await found.adopt(lease(1))
-        found.router.take(Synced({}, {}, (), {}))
+        found.router.adjacencies.take(Synced({}, {}, (), {}))
         yield found
 
 
@@ -58,11 +58,11 @@ def speaking(n: int, asn: int = 64512) -> Lease:
 
 def hears(host: EvpnNetwork, n: int, *said: EvpnAnnouncement, whole: bool = True) -> None:
     """Neighbour n is up, and has told all this."""
-    host.router.take(Opened(at(n), Asn(64512), f"10.0.0.{n}", 9, 120))
-    host.router.take(Up(at(n)))
-    host.router.take(EvpnAnnounced(at(n), said))
+    host.router.adjacencies.take(Opened(at(n), Asn(64512), f"10.0.0.{n}", 9, 120))
+    host.router.adjacencies.take(Up(at(n)))
+    host.router.adjacencies.take(EvpnAnnounced(at(n), said))
     if whole:
-        host.router.take(EndOfRib(at(n), "evpn"))
+        host.router.adjacencies.take(EndOfRib(at(n), "evpn"))
 
 
 async def entries(host: EvpnNetwork, peers: Sequence[Lease]) -> set[Entry]:
@@ -97,14 +97,14 @@ async def test_a_peer_is_where_its_lease_says_until_evpn_says_otherwise(tmp_path
         assert await entries(host, peers) == way(device(kernel), 2, 2, vtep_mac(2))
         hears(host, 2, told(2, next_hop=at(22), extended=extended(vtep_mac(22))))
         assert await entries(host, peers) == way(device(kernel), 2, 22, vtep_mac(22))
-        host.router.take(EvpnWithdrawn(at(2), (told(2).route.key,)))
+        host.router.adjacencies.take(EvpnWithdrawn(at(2), (told(2).route.key,)))
         assert await entries(host, peers) == way(device(kernel), 2, 2, vtep_mac(2))
 
 
 async def test_a_host_of_the_plain_method_is_a_peer_without_a_session(tmp_path: Path, kernel: MemoryKernel) -> None:
     async with attached(tmp_path, kernel) as host:
         assert await entries(host, [lease(2), speaking(3)]) >= way(device(kernel), 2, 2, vtep_mac(2))
-        assert set(host.router.aim.neighbours) == {at(3)}
+        assert set(host.router.adjacencies.aim.neighbours) == {at(3)}
 
 
 async def test_what_a_router_has_is_reached_through_it_and_withdrawn_again(tmp_path: Path, kernel: MemoryKernel) -> None:
@@ -114,7 +114,7 @@ async def test_what_a_router_has_is_reached_through_it_and_withdrawn_again(tmp_p
         said = told(50, next_hop=at(99), attributes=through(65101), extended=extended(vtep_mac(99), asn=65101))
         hears(host, 99, said)
         assert await entries(host, peers) - before == way(device(kernel), 50, 99, vtep_mac(99))
-        host.router.take(EvpnWithdrawn(at(99), (said.route.key,)))
+        host.router.adjacencies.take(EvpnWithdrawn(at(99), (said.route.key,)))
         assert await entries(host, peers) == before
 
 
@@ -153,7 +153,7 @@ async def test_a_host_may_announce_its_own_subnet_alone(tmp_path: Path, kernel: 
         before = await entries(host, peers)
         hears(host, 3, told(2, next_hop=at(3), extended=extended(vtep_mac(3))), told(77, next_hop=at(3)))
         assert await entries(host, peers) == before
-        reasons = {each.refusal.reason.value for each in host.router.rib.refusals(at(3))}
+        reasons = {each.refusal.reason.value for each in host.router.adjacencies.rib.refusals(at(3))}
         assert reasons == {"not-its-lease"}
 
 
@@ -184,7 +184,7 @@ async def test_what_was_there_at_the_start_stays_until_neighbours_have_told_all(
         assert await entries(host, []) == left
         hears(host, 99, whole=False)
         assert await entries(host, []) == left
-        host.router.take(EndOfRib(at(99), "evpn"))
+        host.router.adjacencies.take(EndOfRib(at(99), "evpn"))
         assert await entries(host, []) == set()
 
 
@@ -194,11 +194,11 @@ async def test_what_a_router_told_outlives_a_lost_connection_and_not_its_end(tmp
         hears(host, 99, told(50, next_hop=at(99), attributes=through(65101), extended=extended(vtep_mac(99), asn=65101)))
         there = await entries(host, [])
         assert there
-        host.router.take(Down(at(99), "closing connection", hard=False))
+        host.router.adjacencies.take(Down(at(99), "closing connection", hard=False))
         assert await entries(host, []) == there
-        host.router.take(Down(at(99), "notification received (6,2)", hard=True))
-        host.router.take(Up(at(99)))
-        host.router.take(Down(at(99), "notification received (6,2)", hard=True))
+        host.router.adjacencies.take(Down(at(99), "notification received (6,2)", hard=True))
+        host.router.adjacencies.take(Up(at(99)))
+        host.router.adjacencies.take(Down(at(99), "notification received (6,2)", hard=True))
         assert await entries(host, []) == set()
 
 

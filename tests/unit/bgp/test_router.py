@@ -8,14 +8,14 @@ from ipaddress import ip_network
 
 import pytest
 
-from bgp import router as module
+from bgp import adjacencies, router
+from bgp.aim import Aim
 from bgp.bfd.service import ADMINISTRATIVELY_DOWN
 from bgp.events import Announced, Down, EndOfRib, Up, Withdrawn
 from bgp.exports import Origination
 from bgp.neighbours import Neighbour, Neighbourhood
 from bgp.path import Path
 from bgp.peer import MaxPrefix
-from bgp.router import Aim
 from bgp.settings import BfdTimers
 from bgp.speaker.news import Lost
 from bgp.topology import Role
@@ -51,7 +51,7 @@ def announced(number: int, prefix: str = "") -> Announced:
 
 def routed(scene: Scripted) -> dict[str, list[int]]:
     """The hosts that each prefix leads to."""
-    return {str(prefix): chosen(scene.router.rib, str(prefix)) for prefix in scene.router.rib.choices()}
+    return {str(prefix): chosen(scene.router.adjacencies.rib, str(prefix)) for prefix in scene.router.adjacencies.rib.choices()}
 
 
 async def test_sessions_that_are_missing_are_made() -> None:
@@ -152,7 +152,7 @@ async def test_what_a_lost_neighbour_told_is_kept_if_both_want_that(restart_s: i
         await standing(scene, 2, 3, graceful_restart_s=restart_s)
         await scene.says(Down(P2, "gone", hard=hard))
         assert routed(scene) == {"10.244.3.0/24": [3], **({"10.244.2.0/24": [2]} if kept else {})}
-        assert set(scene.router.standing) == {P3}
+        assert set(scene.router.adjacencies.standing) == {P3}
 
 
 async def test_what_was_kept_goes_with_the_end_of_rib_or_in_its_time() -> None:
@@ -177,18 +177,22 @@ async def test_a_lost_speaker_is_no_end_and_its_successor_is_told_everything() -
         await scene.says(synced())
         await standing(scene, 2)
         await scene.says(Lost("killed"))
-        assert (routed(scene), scene.router.lost, scene.router.standing) == ({"10.244.2.0/24": [2]}, "killed", {})
+        assert (routed(scene), scene.router.adjacencies.lost, scene.router.adjacencies.standing) == (
+            {"10.244.2.0/24": [2]},
+            "killed",
+            {},
+        )
         since = len(scene.commands())
         await scene.says(synced())
         assert scene.commands()[since:] == [("add", P2, info(2).session)]
-        assert not scene.router.settled
+        assert not scene.router.adjacencies.settled
         await standing(scene, 2)
-        assert scene.router.settled
+        assert scene.router.adjacencies.settled
 
 
 async def test_what_a_session_that_stood_does_not_tell_again_goes_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection to exabgp was lost, and exabgp went on."""
-    monkeypatch.setattr(module, "TOLD_S", 0.1)
+    monkeypatch.setattr(adjacencies, "TOLD_S", 0.1)
     async with scripted() as scene:
         scene.router.follow(aim(neighbour(2)))
         await scene.says(synced())
@@ -201,7 +205,7 @@ async def test_what_a_session_that_stood_does_not_tell_again_goes_after_a_while(
 async def test_a_session_that_is_refused_stops_no_other_and_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.1)
+    monkeypatch.setattr(router, "RETRY_S", 0.1)
     async with scripted() as scene:
         scene.speaker.refused.add(("add", P2))
         scene.router.follow(aim(neighbour(2), neighbour(3)))
@@ -234,7 +238,7 @@ async def test_a_neighbour_that_is_dead_by_bfd_is_forgotten_at_once_and_its_sess
         assert routed(scene) == {"10.244.3.0/24": [3]}
         assert scene.commands("teardown") == [("teardown", P2)]
         await scene.says(Down(P2, "notification sent (6,4)", hard=True))
-        assert scene.router.downs[P2] == "bfd: control detection time expired"
+        assert scene.router.adjacencies.downs[P2] == "bfd: control detection time expired"
         assert [record.message for record in caplog.records] == ["bgp session down"]
 
 
@@ -296,7 +300,7 @@ async def test_a_neighbour_that_is_not_wanted_any_more_is_forgotten_with_all_tha
         await scene.rest()
         assert routed(scene) == {"10.244.3.0/24": [3]}
         assert scene.commands("delete") == [("delete", P2)]
-        assert set(scene.router.standing) == {P3}
+        assert set(scene.router.adjacencies.standing) == {P3}
 
 
 async def test_whoever_asks_is_told_of_changes() -> None:
@@ -306,4 +310,4 @@ async def test_whoever_asks_is_told_of_changes() -> None:
         before = len(scene.changes)
         await standing(scene, 2)
         assert len(scene.changes) > before
-        assert isinstance(next(iter(scene.router.rib.choices().values()))[0], Path)
+        assert isinstance(next(iter(scene.router.adjacencies.rib.choices().values()))[0], Path)
