@@ -87,6 +87,21 @@ def test_addresses_and_endpoints_are_parsed() -> None:
     assert given.healthz_ip == ip_address("::")
 
 
+def test_labels_are_pairs_as_kubernetes_writes_them() -> None:
+    assert options("--node-labels=rack=r1, example.com/role=rr,empty=").node_labels == (
+        ("rack", "r1"),
+        ("example.com/role", "rr"),
+        ("empty", ""),
+    )
+    assert options(FLANNELD_NODE_LABELS="rack=r1,rack=r1").node_labels == (("rack", "r1"),)
+
+
+@pytest.mark.parametrize("text", ["rack", "=r1", "rack=r 1", "rack=r1,rack=r2", "-rack=r1", "rack=r1=r2"])
+def test_labels_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="node-labels: expected"):
+        options("--node-labels", text)
+
+
 def test_klog_flags_are_accepted_and_v_means_debug() -> None:
     argv = [
         "-v=10",
