@@ -7,8 +7,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
+from bgp.bfd.client import BfdSpeaker
 from bgp.events import Opened
 from bgp.path import Asn
 from bgp.router import Router
@@ -102,7 +104,7 @@ class Scripted:
 async def scripted(now: Callable[[], float] = time.monotonic) -> AsyncIterator[Scripted]:
     """A router, running."""
     speaker, changes = ScriptedSpeaker(), list[int]()
-    router = Router(cast("Speaker", speaker), 8, lambda: changes.append(1), now)
+    router = Router(cast("Speaker", speaker), BfdSpeaker(Path("/nonexistent")), 8, lambda: changes.append(1), now)
     running = asyncio.create_task(router.run())
     try:
         yield Scripted(speaker, router, changes)

@@ -6,11 +6,13 @@ import os
 import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bgp.bfd.settings import MODULE
 from bgp.control import SOCKET, ControlError, ask
+from bgp.process import running_here
 from bgp.speaker.child import LAUNCHER
 from flanneld_world import NETWORK, Flanneld, World, eventually, flanneld_world, run
 from lab.pods import SUBNET_FILE, LabHost, Pod
@@ -38,17 +40,12 @@ def bgp_world(hosts: int = 3, *, ipv6: bool = False, most_lines: int = 100, **ke
 
 def exabgp(host: LabHost) -> list[int]:
     """The process ids of every exabgp on the host."""
+    return host.call(lambda: [found.pid for found in running_here(LAUNCHER)])
 
-    def look() -> list[int]:
-        here, found = os.stat("/proc/thread-self/ns/net"), []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if LAUNCHER.encode() in words and os.path.samestat(os.stat(entry / "ns/net"), here):
-                    found.append(int(entry.name))
-        return found
 
-    return host.call(look)
+def bfd_processes(host: LabHost) -> list[int]:
+    """The process ids of BFD on the host."""
+    return host.call(lambda: [found.pid for found in running_here(MODULE)])
 
 
 def kill_exabgp(host: LabHost, number: int = signal.SIGKILL) -> None:

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
+from bgp.bfd.settings import MODULE
 from bgp.path import Asn
+from bgp.process import running_here
 from bgp.speaker.child import LAUNCHER
 from flanneld.lease import IPAddress, IPNetwork
 from flanneld_world import PREFIX, Flanneld, LabEtcd, World, eventually, run, show, write_file
@@ -128,9 +130,11 @@ class RouterLab:
         self.started.pop(name).process.wait()
 
     def clear(self) -> None:
-        """End all flannelds and their exabgps, and forget their leases and routes."""
+        """End all flannelds, their exabgps and BFD, and forget their leases and routes."""
         for name in list(self.started):
             self.kill(name)
+            for found in self.host(name).call(lambda: list(running_here(MODULE))):
+                os.kill(found.pid, signal.SIGKILL)
             for family in ("-4", "-6"):
                 run(self.host(name), f"ip {family} route flush proto {OUR_PROTOCOL}")
         self.world.stop()

@@ -70,6 +70,8 @@ class BfdService:
         """Datagrams that were not taken."""
         self.send_failures = 0
         """Packets that the kernel did not take."""
+        self.troubles: dict[IPAddress, str] = {}
+        """What keeps sessions from running, or from being heard."""
         self._changed = changed
         self._random = random
         self._wanted: dict[IPAddress, BfdSettings] = {}
@@ -92,6 +94,7 @@ class BfdService:
         wanted any more nothing is told.
         """
         self._wanted = dict(wanted)
+        self.troubles = {peer: why for peer, why in self.troubles.items() if peer in wanted}
         self._reconcile()
 
     def close(self) -> None:
@@ -124,6 +127,7 @@ class BfdService:
             if place is None:
                 raise OSError(errno.ENODEV, "no such device")
             self._running[peer] = (place, self._opened(peer, place))
+            self.troubles.pop(peer, None)
         except OSError as error:
             self._fail(peer, "bfd session not possible", error)
 
@@ -146,6 +150,7 @@ class BfdService:
             self._fail(peer, "bfd packet not sent", error)
 
     def _fail(self, peer: IPAddress, phrase: str, error: OSError) -> None:
+        self.troubles[peer] = f"{phrase}: {error.strerror}"
         self._said.warning(str(peer), phrase, peer=peer, local=self._wanted[peer].local, error=error.strerror)
         if self._retry is None:
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._reconcile)
@@ -156,6 +161,7 @@ class BfdService:
         elif up and peer not in self._up:
             self._up.add(peer)
             self._said.over(str(peer))
+            self.troubles.pop(peer, None)
             log.info("bfd session up", peer=peer)
             self._changed(peer, True, why)
         elif not up and peer in self._up:

@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Container
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import TypeAlias
@@ -67,7 +68,7 @@ def open_receiver(place: Place) -> socket.socket:
     """Open the non-blocking socket that receives what is sent to the address's BFD port; raises OSError."""
     receiver = _open(place)
     try:
-        receiver.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_SIZE)
+        _enlarge(receiver)
         if receiver.family == socket.AF_INET:
             receiver.setsockopt(socket.IPPROTO_IP, _IP_RECVTTL, 1)
         else:
@@ -126,6 +127,14 @@ def _open(place: Place) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def _enlarge(receiver: socket.socket) -> None:
+    """Have room for what comes while others have the processor; without CAP_NET_ADMIN as much as net.core.rmem_max lets us."""
+    for option in (_SO_RCVBUFFORCE, socket.SO_RCVBUF):
+        with suppress(PermissionError):
+            receiver.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
+            break
 
 
 def _bind_source(sender: socket.socket, place: Place, taken: Container[int]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from bgp.events import Event
+from bgp.process import ProcessError
 from bgp.speaker import child, commands
 from bgp.speaker.connection import GONE, Connection
 from bgp.speaker.launcher.settings import Settings
@@ -53,7 +54,7 @@ class Keeper:
                     why, said = GONE, ""
                     if loop.time() - began >= STEADY_S:
                         backoff.reset()
-                except (SpeakerError, OSError) as error:
+                except (SpeakerError, ProcessError, OSError) as error:
                     why = str(error)
                 if why != said and not self._ending:
                     self.news.put_nowait(Lost(why))
@@ -86,7 +87,7 @@ class Keeper:
         self._settings.socket.unlink(missing_ok=True)
 
     async def _be_connected(self) -> None:
-        """Connect, and stay so as long as that lasts; raises SpeakerError, OSError when it could not be, or was of no use."""
+        """Connect, and stay so as long as that lasts; raises one of three errors if that could not be, or was of no use."""
         connection, pid = await self._reach()
         self._connection = connection
         try:

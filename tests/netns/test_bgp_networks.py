@@ -11,10 +11,8 @@ from pathlib import Path
 from bgp.path import Asn
 from bgp_world import (
     HOLD_S,
-    again,
     all_reach_all,
     bgp_world,
-    connections,
     established,
     kill_exabgp,
     nothing_lost,
@@ -85,20 +83,6 @@ def test_a_link_that_is_cut_is_noticed_by_bfd_long_before_the_hold_time() -> Non
         run(world.lab.fabric, "ip link set h2 master lan1")
         all_reach_all(pods)
         eventually(lambda: peers_of(h1)["10.0.0.12"]["bfd"] == "up", "bfd up")
-
-
-def test_a_daemon_that_is_restarted_says_so_by_bfd_and_no_packet_is_lost() -> None:
-    with bgp_world(2, BFD={"Interval": 100, "Multiplier": 3}) as world:
-        pods = meshed(world)
-        h1, h2 = world.lab.host("h1"), world.lab.host("h2")
-        eventually(lambda: [peer["bfd"] for peer in peers_of(h1).values()] == ["up"], "bfd up")
-        before = connections(h2)
-        with nothing_lost(pods):
-            assert world.daemons[0].end() == 0
-            time.sleep(2)
-            again(world, "h1", 1)
-            eventually(lambda: [peer["bfd"] for peer in peers_of(h2).values()] == ["up"], "bfd up")
-        assert connections(h2) == before
 
 
 def test_a_host_with_another_password_is_alone_and_said_to_be() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from bgp import process
 from bgp.events import Announced, Down
 from bgp.path import Attributes
 from bgp.path import Path as BgpPath
@@ -220,7 +221,7 @@ def test_other_settings_need_another_exabgp(two: list[Node]) -> None:
 
 def test_an_exabgp_that_is_stuck_is_ended(two: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "SYNC_S", 1)
-    monkeypatch.setattr(child, "END_S", 0.5)
+    monkeypatch.setattr(process, "END_S", 0.5)
     a, _ = two
     with a.running():
         a.synced()
@@ -233,7 +234,7 @@ def test_an_exabgp_that_is_stuck_is_ended(two: list[Node], monkeypatch: pytest.M
 
 
 def test_an_exabgp_that_does_not_answer_is_ended(two: list[Node], monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name, value in ((keeper, "ANSWER_S", 0.5), (keeper, "SYNC_S", 1), (child, "END_S", 0.5)):
+    for module, name, value in ((keeper, "ANSWER_S", 0.5), (keeper, "SYNC_S", 1), (process, "END_S", 0.5)):
         monkeypatch.setattr(module, name, value)
     a, b = two
     with a.running():
@@ -267,7 +268,7 @@ def test_who_exabgp_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
         return child.settings_for(Path("/nonexistent"), (), 179, wanted, 1).user
 
     assert (user(), user("root"), user("daemon")) == ("nobody", "root", "daemon")
-    monkeypatch.setattr(child, "USERS", ("daemon", "nobody"))
+    monkeypatch.setattr(process, "USERS", ("daemon", "nobody"))
     assert user() == "daemon"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert (user(), user("daemon")) == ("", "")

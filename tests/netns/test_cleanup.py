@@ -167,5 +167,6 @@ def test_a_file_that_is_none_of_flannels_stays(world: World) -> None:
     host = world.lab.host("h1")
     for name in ("subnet.env", "subnet.env.memory", "other"):
         write_file(host, Path("/run/elsewhere", name), ENV)
+    write_file(host, Path("/run/elsewhere/subnet.env.state/bgp/asked.json"), "{}")
     clean(host, "--yes", "--subnet-file=/run/elsewhere/subnet.env")
     assert host.call(lambda: [path.name for path in Path("/run/elsewhere").iterdir()]) == ["other"]

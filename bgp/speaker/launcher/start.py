@@ -8,16 +8,14 @@ import os
 import pkgutil
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from bgp.speaker.launcher import commands, evpn, gtsm, helper, order, ribs, stock, turns
-from bgp.speaker.launcher.bounded_log import BoundedLog
+from bgp.bounded_log import BoundedLog
+from bgp.detached import Started, give_up_rights, listen_privately
+from bgp.speaker.launcher import commands, evpn, gtsm, helper, order, ribs, stock, timers, turns
 from bgp.speaker.launcher.settings import Settings
 from flanneld.lease import IPAddress
-from flanneld.linux import privileges
 
 FAILED, PORT_TAKEN, UNFIT = 1, 3, 4
 """Exit statuses: something else; another router has the port; not with this exabgp."""
@@ -34,8 +32,8 @@ class NotStarted(Exception):
         self.status = status
 
 
-def start(settings: Settings, started: Callable[[int], None]) -> int:
-    """Run exabgp to its end, and return the exit status; `started` is called, with the log's descriptor, when no start can fail."""
+def start(settings: Settings, started: Started) -> int:
+    """Run exabgp to its end, and return the exit status."""
     try:
         reactor, log = prepare(settings)
     except NotStarted as error:
@@ -55,12 +53,9 @@ def prepare(settings: Settings) -> tuple[Any, BoundedLog]:
     listeners = {(str(address), settings.port): listen(address, settings.port) for address in settings.listen}
     try:
         log = BoundedLog(settings.log)
-        relay, program = listen_for_client(settings), helper.program()
+        relay, program = listen_privately(settings.socket), helper.program()
         section = helper.section(settings, relay, program)
-        if settings.user and os.geteuid() == 0:
-            privileges.become(settings.user)
-        else:
-            privileges.drop_capabilities()
+        give_up_rights(settings.user)
     except OSError as error:
         raise NotStarted(f"cannot start in {settings.directory} as {settings.user}: {error}") from error
     except KeyError as error:
@@ -77,7 +72,7 @@ def prepare(settings: Settings) -> tuple[Any, BoundedLog]:
 def mend(section: str, *descriptors: int) -> None:
     """Mend and extend exabgp."""
     helper.mend(*descriptors)
-    for part in (evpn, gtsm, order, ribs, turns):
+    for part in (evpn, gtsm, order, ribs, timers, turns):
         part.mend()
     commands.register(section)
 
@@ -105,18 +100,4 @@ def listen(address: IPAddress, port: int) -> socket.socket:
         taken = error.errno == errno.EADDRINUSE
         why = "another router on this host has it" if taken else os.strerror(error.errno or 0).lower()
         raise NotStarted(f"cannot listen on {address} port {port}: {why}", PORT_TAKEN if taken else FAILED) from error
-    return listener
-
-
-def listen_for_client(settings: Settings) -> socket.socket:
-    """The relay's socket, for our own user alone; raises OSError."""
-    with suppress(FileNotFoundError):
-        settings.socket.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(settings.socket))
-    finally:
-        os.umask(before)
-    listener.listen()  # of us: a client asks the kernel who this is, and finds exabgp's process
     return listener

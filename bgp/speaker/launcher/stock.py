@@ -5,8 +5,10 @@ exabgp publishes no interface for programs: its version and every name that is r
 
 from __future__ import annotations
 
-from exabgp.bgp.fsm import FSM  # type: ignore[import-untyped]  # it has no types, here and below
-from exabgp.bgp.message import Action, Notify, Update  # type: ignore[import-untyped]
+from exabgp.bgp import timer  # type: ignore[import-untyped]  # it has no types, here and below
+from exabgp.bgp.fsm import FSM  # type: ignore[import-untyped]
+from exabgp.bgp.message import _NOP as NOP  # type: ignore[import-untyped]
+from exabgp.bgp.message import Action, KeepAlive, Notify, Update
 from exabgp.bgp.message.update.attribute import Attribute, Attributes  # type: ignore[import-untyped]
 from exabgp.bgp.message.update.nlri import NLRI  # type: ignore[import-untyped]
 from exabgp.bgp.message.update.nlri.evpn.mac import MAC as EVPN_MAC  # type: ignore[import-untyped]
@@ -16,7 +18,8 @@ from exabgp.configuration.configuration import Configuration  # type: ignore[imp
 from exabgp.environment import getenv  # type: ignore[import-untyped]
 from exabgp.logger import log  # type: ignore[import-untyped]
 from exabgp.protocol.family import AFI, SAFI, Family  # type: ignore[import-untyped]
-from exabgp.reactor import listener as listening  # type: ignore[import-untyped]
+from exabgp.reactor import delay  # type: ignore[import-untyped]
+from exabgp.reactor import listener as listening
 from exabgp.reactor.api import API, processes  # type: ignore[import-untyped]
 from exabgp.reactor.api.command.command import Command  # type: ignore[import-untyped]
 from exabgp.reactor.asynchronous import ASYNC  # type: ignore[import-untyped]
@@ -42,6 +45,9 @@ REPLACED: tuple[tuple[object, str], ...] = (
     (Reactor, "_wait_for_io"),
     (listening, "set_accepted_ttl"),
     (processes, "subprocess"),
+    (timer, "time"),
+    (delay, "time"),
+    (timer.ReceiveTimer, "check_ka_timer"),
     (processes.Processes, "write"),
     (Peer, "_main"),
 )
@@ -55,6 +61,7 @@ __all__ = [
     "EVPN_MAC",
     "FSM",
     "NLRI",
+    "NOP",
     "SAFI",
     "Action",
     "Attribute",
@@ -66,16 +73,19 @@ __all__ = [
     "EvpnPrefix",
     "Family",
     "IncomingRIB",
+    "KeepAlive",
     "Notify",
     "OutgoingRIB",
     "Peer",
     "Reactor",
     "Update",
+    "delay",
     "getenv",
     "listening",
     "log",
     "processes",
     "tcp",
+    "timer",
 ]
 
 

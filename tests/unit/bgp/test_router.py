@@ -255,6 +255,20 @@ async def test_bfd_that_ends_on_purpose_or_is_not_up_yet_says_nothing_of_the_nei
         assert scene.commands("teardown") == []
 
 
+async def test_what_is_kept_of_a_neighbour_that_restarts_is_kept_while_its_bfd_is_down_too() -> None:
+    """RFC 5882 §4.3.2.2: its BFD may have ended with its BGP."""
+    async with scripted() as scene:
+        scene.router.follow(aim(neighbour(2)))
+        await scene.says(synced())
+        await standing(scene, 2)
+        await scene.says(Down(P2, "closing connection", hard=False))
+        scene.router._bfd_changed(P2, up=False, why="detection time expired")
+        await scene.rest()
+        assert routed(scene) == {"10.244.2.0/24": [2]}
+        await standing(scene, 2)
+        assert scene.commands("teardown") == []
+
+
 async def test_those_are_watched_by_bfd_that_are_to_be() -> None:
     async with scripted() as scene:
         followed: list[set[object]] = []

@@ -205,6 +205,17 @@ def test_withdrawals_go_by_family_in_blocks() -> None:
     assert commands.withdraw(PEER, []) == commands.announce(PEER, []) == []
 
 
+def test_exabgp_reads_for_whom_a_line_is() -> None:
+    from exabgp.reactor.api.command.limit import extract_neighbors, match_neighbors  # type: ignore[import-untyped]
+
+    others = [IPv4Address(f"192.0.2.{number}") for number in (20, 21, 2 + 100)]
+    known = [f"neighbor {peer} local-ip 192.0.2.1 local-as 1 peer-as 1" for peer in (PEER, IPv4Address("192.0.2.200"), *others)]
+    for (line,) in (commands.announce(PEER, [Announcement(PREFIX)], *others), commands.withdraw(PEER, [PREFIX], *others)):
+        definitions, rest = extract_neighbors(line)
+        assert match_neighbors(known, definitions) == [known[0], *known[2:]]
+        assert rest.split()[0] in ("announce", "withdraw")
+
+
 def test_the_other_commands_are_plain() -> None:
     assert commands.end_of_rib(PEER, 6) == "neighbor 192.0.2.2 announce eor ipv6 unicast"
     assert commands.refresh(PEER, 4) == "neighbor 192.0.2.2 announce route-refresh ipv4 unicast"

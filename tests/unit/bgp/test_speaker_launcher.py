@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgp.speaker.launcher.bounded_log import BoundedLog
+from bgp.bounded_log import BoundedLog
 from bgp.speaker.launcher.settings import Settings, parse
 
 
