@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from bgp import control
 from bgp.admission import ImportPolicy
 from bgp.aim import Aim
 from bgp.bfd.client import BfdSpeaker
 from bgp.config import BgpConfig
 from bgp.exports import Origination
 from bgp.hosts import HostView, own_view, peer_view
+from bgp.kept import KeptRoutes
+from bgp.life import live
 from bgp.local import LocalState
 from bgp.measures import measures
 from bgp.neighbours import Neighbourhood, neighbours, password_files
-from bgp.password import read_password
+from bgp.password import read_passwords
 from bgp.questions import Questions
 from bgp.router import Router
 from bgp.routes import RoutePlanner, ends
 from bgp.speaker.speaker import Speaker
 from bgp.topology import Role
 from flanneld.backend import Identity, Plan, Refusal, Uplink, Wanted
-from flanneld.config import ConfigError, NetworkConfig
-from flanneld.kernel import Kernel, Owner, Route, RouteKind
+from flanneld.config import NetworkConfig
+from flanneld.kernel import Kernel, Owner, Route
 from flanneld.lease import IPNetwork, Judged, Lease, LeaseAttrs, Subnets, family_of
 from flanneld.log import Log, Once
 from flanneld.metrics import Metric
@@ -59,7 +59,6 @@ class BgpNetwork:
         networks = tuple(pool.network for pool in network.pools)
         self.owner = Owner((*networks, *config.services))
         self._questions = Questions(self.router, self.local, self.owner.networks, lambda: self.news())
-        self._kernel = kernel
         self._speaker = speaker
         self._planner = RoutePlanner(kernel, lambda ip: any(ip in pool for pool in networks))
         self._own: Lease | None = None
@@ -71,9 +70,8 @@ class BgpNetwork:
         """Until when a peer that has not been reached yet is waited for; 0: it has been."""
         self._views = Judged(_view)
         self._plans: dict[int, tuple[Lease, tuple[Route | None, ...], Plan]] = {}
-        self._began = time.monotonic()
-        self._kept: dict[IPNetwork, Route] | None = None
-        """What the kernel had from before us, until it is known what of it is still so; None: not read yet."""
+        keep_s = max(config.session.graceful_restart_s, PATIENCE_S)
+        self._kept = KeptRoutes(kernel, self.owner, self._planner.ours, keep_s)
         self._retired = False
         """Neighbours are to forget us at the end."""
         self._drawn: tuple[object, Neighbourhood] | None = None
@@ -191,49 +189,14 @@ class BgpNetwork:
 
     def _passwords(self, own: HostView) -> dict[str, str]:
         """Those that can be read; the others' sessions wait for them."""
-        known = {}
-        for path in password_files(self._config, own):
-            try:
-                known[path] = read_password(path)
-            except ConfigError as error:
-                self._said.warning(path, "bgp password not known", why=error)
-            else:
-                self._said.over(path)
-        return known
+        return read_passwords(password_files(self._config, own), self._said)
 
     def _routes(self) -> dict[IPNetwork, Route]:
         """The choices' routes, and those from before us for as long as they may still be right."""
         routes = self._planner.routes(self.router.adjacencies.rib.choices())
-        for prefix, route in self._still_kept().items():
+        for prefix, route in self._kept.now(self.router.adjacencies).items():
             routes.setdefault(prefix, route)
         return routes
-
-    def _still_kept(self) -> dict[IPNetwork, Route]:
-        """Each as long as it may be that its neighbour announces it again; nobody waits for another's neighbour."""
-        if self._kept is None:
-            self._kept = {
-                entry.destination: entry
-                for entry in self._kernel.entries(self.owner)
-                if isinstance(entry, Route) and entry.kind is RouteKind.UNICAST and self._may_be_bgps(entry)
-            }
-        over = time.monotonic() - self._began > max(self._config.session.graceful_restart_s, PATIENCE_S)
-        if self._kept and (over or self.router.adjacencies.settled):
-            self._kept = {}
-        if not self._kept:
-            return self._kept
-        heard = {peer for peer in self.router.adjacencies.aim.neighbours if self.router.adjacencies.heard_all(peer)}
-        elsewhere = self.router.adjacencies.aim.policy.elsewhere
-        gone = [
-            prefix for prefix, route in self._kept.items() if prefix in elsewhere or any(hop.gateway in heard for hop in route.ways)
-        ]
-        for prefix in gone:
-            del self._kept[prefix]
-        return self._kept
-
-    def _may_be_bgps(self, route: Route) -> bool:
-        """An overlay's gateways are addresses of pods."""
-        gateways = [hop.gateway for hop in route.ways]
-        return all(gateway is not None and not self._planner.ours(gateway) for gateway in gateways)
 
     def _plan(self, peer: Lease, view: HostView | str, routes: dict[IPNetwork, Route]) -> Plan:
         """The very object of the last time where nothing has changed."""
@@ -259,17 +222,8 @@ class BgpNetwork:
         return Refusal(peer, said, foreign=not waiting, pending=waiting)
 
     async def run(self) -> None:
-        """Sessions, until cancelled. exabgp and BFD, or those that run already, outlive it for a while, unless this is for good."""
-        async with self._speaker:
-            try:
-                async with control.serving(self._directory, self._questions.answer), asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self.router.run())
-                    tasks.create_task(self._look())
-            finally:
-                if self._retired:
-                    await self._speaker.leave()
-                    await self.router.bfd.end()
-                    await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        """Sessions, until cancelled."""
+        await live(self._directory, self._speaker, self.router, self._questions, self._look, retired=lambda: self._retired)
 
     async def _look(self) -> None:
         while True:

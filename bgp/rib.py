@@ -70,11 +70,6 @@ class Rib:
         if known is not None:
             self._changed(known, known.clear() if hard or keep_s <= 0 else known.lose(now + keep_s))
 
-    def speaker_lost(self, keep_s: Mapping[IPAddress, float], now: float) -> None:
-        """All sessions are over, as the one is that `down` is about; a peer that is not in `keep_s` could not know."""
-        for peer in self._peers:
-            self.down(peer, hard=False, keep_s=keep_s.get(peer, 0), now=now)
-
     def end_of_rib(self, peer: IPAddress, family: Family) -> None:
         """The peer has told all in this family: what is still stale is gone. The same where it says that it kept nothing."""
         if peer in self._peers:

@@ -7,16 +7,15 @@ hosts can change over one by one, and a Go flannel host is a peer too. Where bot
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from bgp import control
 from bgp.bfd.client import BfdSpeaker
 from bgp.evpn.viewpoint import Viewpoint, published, view
 from bgp.evpn.ways import Ways
+from bgp.life import live
 from bgp.local import LocalState
 from bgp.measures import measures
 from bgp.neighbours import password_files
@@ -151,19 +150,9 @@ class EvpnNetwork:
         return read_passwords(password_files(self._viewpoint.settings.bgp, self._viewpoint.own(())), self._said)
 
     async def run(self) -> None:
-        """Sessions, until cancelled. exabgp and BFD, or those that run already, outlive it for a while, unless this is for good."""
-        directory = self._viewpoint.identity.directory / DIRECTORY
-        async with self._speaker:
-            try:
-                async with control.serving(directory, self._questions.answer), asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._inner.run())
-                    tasks.create_task(self.router.run())
-                    tasks.create_task(self._look())
-            finally:
-                if self._retired:
-                    await self._speaker.leave()
-                    await self.router.bfd.end()
-                    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        """Sessions, and the inner method's data plane, until cancelled."""
+        directory, others = self._viewpoint.identity.directory / DIRECTORY, (self._inner.run, self._look)
+        await live(directory, self._speaker, self.router, self._questions, *others, retired=lambda: self._retired)
 
     async def _look(self) -> None:
         while True:

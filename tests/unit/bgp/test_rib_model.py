@@ -123,12 +123,6 @@ class RibModel(RuleBasedStateMachine):
         if address in self.model:
             self.model[address].lose(hard, self.now + keep, self.now)
 
-    @rule(keeps=st.dictionaries(peers, keep_s))
-    def lose_speaker(self, keeps: dict[IPAddress, float]) -> None:
-        self.rib.speaker_lost(keeps, self.now)
-        for address, each in self.model.items():
-            each.lose(False, self.now + keeps.get(address, 0), self.now)
-
     @rule(address=peers)
     def end_rib(self, address: IPAddress) -> None:
         self.rib.up(address)

@@ -88,7 +88,8 @@ def test_the_end_of_one_familys_rib_is_not_the_others() -> None:
 
 def test_the_end_of_one_peers_rib_is_not_anothers() -> None:
     rib = rib_of(told(2, SUBNET), told(3, OTHER))
-    rib.speaker_lost({peer(2): 60, peer(3): 60}, now=100)
+    for each in (2, 3):
+        rib.down(peer(each), hard=False, keep_s=60, now=100)
     rib.end_of_rib(peer(2), 4)
     assert list(rib.choices()) == [ip_network(OTHER)]
 
@@ -128,16 +129,6 @@ def test_a_stale_path_stays_stale_through_a_change_of_policy() -> None:
     rib.policy_changed(POLICY)
     assert chosen(rib, SUBNET) == [2]
     assert (stale(rib), rib.next_expiry()) == (1, 160)
-
-
-def test_when_the_speaker_is_lost_all_peers_are_each_for_its_time() -> None:
-    rib = rib_of(told(2, SUBNET), told(3, OTHER), told(4, "10.244.7.0/24"))
-    rib.down(peer(2), hard=False, keep_s=60, now=100)
-    rib.speaker_lost({peer(2): 60, peer(3): 90}, now=130)
-    assert sorted(map(str, rib.choices())) == [OTHER, SUBNET]
-    assert rib.next_expiry() == 160
-    assert rib.expire(160)
-    assert rib.next_expiry() == 220
 
 
 def test_after_our_own_start_the_paths_of_standing_sessions_are_these() -> None:
