@@ -107,7 +107,7 @@ BAD_CONFIGS: Sequence[tuple[Mapping[str, object] | str, str]] = [
     ({"Network": NET, "Backend": {"Type": 4}}, "Backend.Type: expected a string, got 4"),
     (
         {"Network": NET, "Backend": {"Type": "gre"}},
-        "Backend.Type: unknown backend type 'gre', expected one of alloc, host-gw, udp, vxlan",
+        "Backend.Type: unknown backend type 'gre', expected one of alloc, bgp, host-gw, udp, vxlan",
     ),
     ({"Network": NET, "Backend": {"Type": "vxlan", "VNI": "1"}}, 'Backend.VNI: expected a whole number, got "1"'),
     ({"Network": NET, "Backend": {"Type": "vxlan", "VNI": 16777216}}, "Backend.VNI: expected 1 to 16777215, got 16777216"),
