@@ -33,6 +33,7 @@ async def live(
                     tasks.create_task(other())
         finally:
             if retired():
+                await router.take_leave()
                 await speaker.leave()
                 await router.bfd.end()
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -66,6 +66,10 @@ class Router:
             tasks.create_task(self._listen())
             tasks.create_task(self._bring_for_ever())
 
+    async def take_leave(self) -> None:
+        """Withdraw everything; to be called when `run` has ended, for good."""
+        await self._telling.take_leave()
+
     async def _listen(self) -> None:
         await self._aimed.wait()
         async for news in self._speaker.events():

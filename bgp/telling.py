@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from bgp.adjacencies import Adjacencies, Standing
@@ -55,6 +56,17 @@ class Telling:
             return False
         self._said.over("bring")
         return all(done)
+
+    async def take_leave(self) -> None:
+        """Withdraw all that was told, and say that this is all: who would keep our routes over the end of the session does not."""
+        for peer, standing in list(self._heard.standing.items()):
+            channels = self._heard.aim.neighbours[peer].session.channels if peer in self._heard.aim.neighbours else ()
+            with suppress(SpeakerError):
+                await self._speaker.withdraw(peer, tuple(standing.told))
+                await tell_evpn(self._speaker, peer, standing.told_evpn, {})
+                for channel in channels:
+                    await self._speaker.end_of_rib(peer, channel)
+            standing.told = {}
 
     async def _end_dead(self) -> None:
         for peer, standing in list(self._heard.standing.items()):

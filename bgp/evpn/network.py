@@ -23,7 +23,7 @@ from bgp.password import read_passwords
 from bgp.questions import Questions
 from bgp.router import Router
 from bgp.speaker.speaker import Speaker
-from flanneld.backend import Carrying, Network, Plan, Refusal, Wanted
+from flanneld.backend import Carrying, Learning, Network, Plan, Refusal, Wanted
 from flanneld.kernel import Entry, Kernel, Owner
 from flanneld.lease import Judged, Lease, LeaseAttrs
 from flanneld.log import Log, Once
@@ -45,6 +45,8 @@ class EvpnNetwork:
         self.local = LocalState(viewpoint.identity.directory / DIRECTORY)
         self.router = Router(speaker, BfdSpeaker(viewpoint.identity.directory / DIRECTORY), 1, lambda: self.news())
         self.attrs: LeaseAttrs = published(inner.attrs, viewpoint.own(()).data)
+        if isinstance(inner, Learning):
+            inner.news = lambda: self.news()
         self._inner, self._viewpoint, self._kernel, self._speaker, self._relook = inner, viewpoint, kernel, speaker, relook
         networks = [pool.network for pool in viewpoint.pools]
         self._questions = Questions(self.router, self.local, networks, lambda: self.news())

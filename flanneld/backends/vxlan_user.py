@@ -7,7 +7,7 @@ user space. IPv4 underlay and pods.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
@@ -105,6 +105,7 @@ class UserVxlanNetwork:
     def __init__(
         self, planner: Planner, networks: Collection[IPv4Network], tap: Tap, switch: VtepSwitch, path: Mapping[str, object]
     ) -> None:
+        self.news: Callable[[], None] = lambda: None
         self.mtu = tap.wanted.mtu
         self.path = path
         self.plane = tap.plane
@@ -167,6 +168,7 @@ class UserVxlanNetwork:
 
     async def _restore(self) -> None:
         self._tap.restore(self._addresses)
+        self.news()  # whoever programs routes may have looked before, and found the device that is no more
 
     def remove(self) -> None:
         self._tap.kept.forget()

@@ -99,6 +99,18 @@ async def test_the_same_again_does_nothing() -> None:
         assert (scene.commands(), len(scene.changes)) == (before, changes)
 
 
+async def test_leave_is_taken_of_all_that_stand_even_if_one_does_not_listen() -> None:
+    async with scripted() as scene:
+        scene.router.follow(aim(neighbour(2), neighbour(3)))
+        await scene.says(synced())
+        await standing(scene, 2)
+        await standing(scene, 3)
+        before = len(scene.commands())
+        scene.speaker.refused.add(("withdraw", P2))
+        await scene.router.take_leave()
+        assert scene.commands()[before:] == [("withdraw", P3, OWN), ("end of rib", P3, 4)]
+
+
 async def test_a_neighbour_is_told_our_own_and_then_once_per_family_that_it_is_all() -> None:
     async with scripted() as scene:
         scene.router.follow(aim(neighbour(2, families=(4, 6))))
