@@ -6,7 +6,7 @@ RFC 4724 §4.2 (what is kept while a neighbour restarts).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bgp.aim import Aim
@@ -15,7 +15,7 @@ from bgp.evpn.announcement import EvpnAnnouncement
 from bgp.evpn.paths import place, ways
 from bgp.evpn.routes import Key
 from bgp.loc_rib import Conflict
-from bgp.neighbours import Neighbourhood
+from bgp.neighbours import Neighbour, Neighbourhood
 from bgp.path import Asn, Path
 from bgp.peer import UNKNOWN, PeerInfo
 from bgp.rib import Rib
@@ -108,7 +108,8 @@ class Adjacencies:
                 self._openings[peer] = news
             case Up(peer):
                 self.standing[peer] = Standing(self._opening(peer), self._now())
-                self._listen_to_wanted()
+                if (neighbour := self.aim.neighbours.get(peer)) is not None:
+                    self._listen_to(neighbour)
                 self.rib.up(peer)
                 log.info("bgp session up", peer=peer)
             case Down(peer, why, hard):
@@ -127,6 +128,7 @@ class Adjacencies:
     def _take_synced(self, news: Synced) -> None:
         self.lost = ""
         self.sessions, self.brought = dict(news.sessions), None
+        self._openings |= news.opened
         told_at = self._now() + TOLD_S
         self.standing = {
             peer: Standing(
@@ -171,7 +173,12 @@ class Adjacencies:
         """What the neighbour said of itself; if that was before we listened, as little as it must have."""
         neighbour = self.aim.neighbours.get(peer)
         kept_s = 0 if neighbour is None else neighbour.session.graceful_restart_s
-        return self._openings.get(peer) or Opened(peer, Asn(0), UNKNOWN, 0, kept_s)
+        return self._openings.setdefault(peer, Opened(peer, Asn(0), UNKNOWN, 0, kept_s))
+
+    @property
+    def router_ids(self) -> Mapping[IPAddress, str]:
+        """Of all neighbours that have ever said theirs: it is also that of one whose paths have outlived its session."""
+        return {peer: opened.router_id for peer, opened in self._openings.items()}
 
     def _keep_s(self, peer: IPAddress) -> float:
         """How long what the neighbour told is kept when the connection is lost: as long as both want."""
@@ -186,10 +193,13 @@ class Adjacencies:
         for gone in self._heard - neighbours.keys():
             self.rib.forget(gone)
         self._heard = frozenset(neighbours)
-        for peer, neighbour in neighbours.items():
-            standing = self.standing.get(peer)
-            router_id = UNKNOWN if standing is None else standing.opened.router_id
-            self.rib.add_peer(PeerInfo(neighbour.session, router_id, neighbour.imports, neighbour.max_prefix))
+        for neighbour in neighbours.values():
+            self._listen_to(neighbour)
+
+    def _listen_to(self, neighbour: Neighbour) -> None:
+        opened = self._openings.get(neighbour.session.peer)
+        router_id = UNKNOWN if opened is None else opened.router_id
+        self.rib.add_peer(PeerInfo(neighbour.session, router_id, neighbour.imports, neighbour.max_prefix))
 
     def lose(self, peer: IPAddress, why: str) -> None:
         """The neighbour is dead, though its session still stands: forget what it told."""

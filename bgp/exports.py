@@ -6,9 +6,8 @@ RFC 4271 §9.2; RFC 4456 §7 to §10 (reflection); RFC 8326 (graceful shutdown);
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
-from types import MappingProxyType
 
 from bgp.neighbours import Neighbour
 from bgp.path import DEFAULT_LOCAL_PREF, GRACEFUL_SHUTDOWN, NO_ADVERTISE, NO_EXPORT, AsPath, Attributes, Path
@@ -47,8 +46,8 @@ class Reflection:
     """Of the neighbours, by address."""
     internal: frozenset[IPAddress]
     """The neighbours of our own AS."""
-    router_ids: Mapping[IPAddress, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Of the neighbours that are up: who has brought what they announce into the AS."""
+    router_ids: Mapping[IPAddress, str]
+    """Of the neighbours that have announced anything: who has brought it into the AS."""
 
 
 def announcements(neighbour: Neighbour, own: Origination, reflection: Reflection | None = None) -> dict[IPNetwork, Announcement]:
@@ -116,7 +115,7 @@ def _marked(reflection: Reflection, path: Path) -> Attributes:
     said = path.attributes
     if path.peer not in reflection.internal:
         return replace(said, local_pref=DEFAULT_LOCAL_PREF if said.local_pref is None else said.local_pref)
-    originator = said.originator_id or IPv4Address(reflection.router_ids.get(path.peer, "0.0.0.0"))  # noqa: S104  # not known
+    originator = said.originator_id or IPv4Address(reflection.router_ids[path.peer])
     return replace(said, originator_id=originator, cluster_list=(reflection.cluster_id, *said.cluster_list))
 
 

@@ -68,17 +68,7 @@ class Questions:
 
     def routes(self) -> list[dict[str, object]]:
         """Every path that a neighbour has announced, in use or not, and why not."""
-        adjacencies = self._router.adjacencies
-        prefixes = sorted(adjacencies.rib.choices(), key=lambda net: (net.version, net))
-        told = [
-            _path(each) for prefix in prefixes for each in adjacencies.rib.explain(prefix) if not each.why.startswith("refused")
-        ]
-        refused = [
-            _path(Explained(each.path, False, f"refused: {each.refusal}"))
-            for neighbour in adjacencies.aim.neighbourhood.neighbours
-            for each in adjacencies.rib.refusals(neighbour.session.peer)
-        ]
-        return told + refused
+        return [_path(each) for each in self._router.adjacencies.rib.explain_all()]
 
     def announcements(self) -> dict[str, object]:
         """What this host announces as its own."""

@@ -6,7 +6,7 @@ what the choices mean for the kernel. A peer that was not added, or is forgotten
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from bgp.adj_rib_in import AdjRibIn
 from bgp.admission import ImportPolicy, Reason
@@ -123,10 +123,17 @@ class Rib:
         own = (Conflict(prefix, OURSELVES, tuple(sorted(others))) for prefix, others in ours.items())
         return (*own, *self._loc.conflicts())
 
+    def explain_all(self) -> Iterator[Explained]:
+        """The same of all prefixes, in their order; then all that is kept of what was refused."""
+        for prefix in sorted(self.choices(), key=lambda net: (net.version, net)):
+            yield from self._loc.explain(prefix)
+        for known in self._peers.values():
+            yield from map(_refused, known.refused())
+
     def explain(self, prefix: IPNetwork) -> tuple[Explained, ...]:
         """All paths to the prefix, each with the reason: those in use, those that are not, and what is kept of those refused."""
         refused = [each for known in self._peers.values() for each in known.refused() if each.path.prefix == prefix]
-        return (*self._loc.explain(prefix), *(Explained(each.path, False, f"refused: {each.refusal}") for each in refused))
+        return (*self._loc.explain(prefix), *map(_refused, refused))
 
     def refusals(self, peer: IPAddress) -> tuple[Refused, ...]:
         """The peer's announcements that are refused: a few of each reason, and those that were taken before the policy changed."""
@@ -143,3 +150,7 @@ class Rib:
     def _changed(self, known: AdjRibIn, keys: Iterable[Key]) -> None:
         for prefix, path_id in keys:
             self._loc.put(prefix, path_id, known.peer.address, known.candidate((prefix, path_id)))
+
+
+def _refused(each: Refused) -> Explained:
+    return Explained(each.path, False, f"refused: {each.refusal}")

@@ -59,14 +59,14 @@ class Telling:
 
     async def take_leave(self) -> None:
         """Withdraw all that was told, and say that this is all: who would keep our routes over the end of the session does not."""
-        for peer, standing in list(self._heard.standing.items()):
-            channels = self._heard.aim.neighbours[peer].session.channels if peer in self._heard.aim.neighbours else ()
+        for peer, neighbour in self._heard.aim.neighbours.items():
+            if (standing := self._heard.standing.get(peer)) is None:
+                continue
             with suppress(SpeakerError):
                 await self._speaker.withdraw(peer, tuple(standing.told))
                 await tell_evpn(self._speaker, peer, standing.told_evpn, {})
-                for channel in channels:
+                for channel in neighbour.session.channels:
                     await self._speaker.end_of_rib(peer, channel)
-            standing.told = {}
 
     async def _end_dead(self) -> None:
         for peer, standing in list(self._heard.standing.items()):
@@ -163,7 +163,7 @@ class Telling:
             self._heard.rib.choices(),
             {peer: neighbour.role for peer, neighbour in neighbours.items()},
             frozenset(peer for peer, neighbour in neighbours.items() if neighbour.session.internal),
-            {peer: standing.opened.router_id for peer, standing in self._heard.standing.items()},
+            self._heard.router_ids,
         )
 
 

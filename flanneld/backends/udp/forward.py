@@ -27,6 +27,7 @@ _ERRORS = {
 }
 _WORDS = struct.Struct("!10H").unpack_from
 """The header: word 1 is the length, 4 time to live and protocol, 5 the checksum, 6 and 7 the source, 8 and 9 the destination."""
+_SOURCE = struct.Struct("!12xI").unpack_from
 _NO_OPTIONS = 0x45
 """Version 4, five words of 32 bits."""
 _ERRORS_PER_SECOND, _ERRORS_AT_ONCE = 1000, 50
@@ -56,18 +57,10 @@ class Router:
         return forward(frame, self.peers)
 
     def admit(self, datagram: memoryview, sender: Endpoint) -> Drop | None:
-        size = len(datagram)
-        if size < HEADER_SIZE:
-            return Drop.MALFORMED
-        words = _WORDS(datagram)
-        if words[0] >> 8 != _NO_OPTIONS:
-            sound = is_sound(datagram)
-        else:  # the same, for nearly all packets there are
-            sound = words[1] == size and words[4] > 0xFF and not sum(words) % 0xFFFF
-        if not sound:
+        if not is_sound(datagram):
             return Drop.MALFORMED
         if self.strict:
-            owner = self.sources.lookup(words[6] << 16 | words[7])
+            owner = self.sources.lookup(_SOURCE(datagram)[0])
             if owner is None or owner[0] != sender[0]:
                 return Drop.SPOOFED
         return None
@@ -114,7 +107,12 @@ def forward(packet: memoryview, peers: PrefixTable[Endpoint]) -> Endpoint | Drop
 def is_sound(datagram: memoryview) -> bool:
     """True if a peer's datagram is exactly one IPv4 packet with a valid header and time to live."""
     size = len(datagram)
-    if size < HEADER_SIZE or datagram[0] >> 4 != 4 or datagram[8] == 0:
+    if size < HEADER_SIZE:
+        return False
+    words = _WORDS(datagram)
+    if words[0] >> 8 == _NO_OPTIONS:  # nearly all packets there are
+        return words[1] == size and words[4] > 0xFF and not sum(words) % 0xFFFF
+    if datagram[0] >> 4 != 4 or datagram[8] == 0:
         return False
     header = (datagram[0] & 0xF) * 4
     total = datagram[2] << 8 | datagram[3]
