@@ -204,11 +204,12 @@ class HostAware(Protocol):
         """The backend as it is on this host."""
 
 
-def load_backend(network: NetworkConfig) -> Backend:
-    """Import and configure the backend that the network config asks for."""
+def load_backend(network: NetworkConfig, identity: Identity | None = None) -> Backend:
+    """Import and configure the backend that the network config asks for; with an identity, as it is on that host."""
     module, name = BACKENDS[_method(network)].split(":")
-    backend: type[Backend] = getattr(import_module(module), name)
-    return backend.parse(network.backend)
+    kind: type[Backend] = getattr(import_module(module), name)
+    backend = kind.parse(network.backend)
+    return backend.on_host(identity) if identity is not None and isinstance(backend, HostAware) else backend
 
 
 def _method(network: NetworkConfig) -> str:

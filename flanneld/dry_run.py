@@ -6,15 +6,14 @@ made. `udp` is planned without its sockets: to attach it is to change something.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flanneld import masquerade
-from flanneld.backend import HostAware, Identity, load_backend
+from flanneld.backend import Identity, load_backend
 from flanneld.firewall import open_firewall
 from flanneld.flags import Options
-from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, VxlanLink
+from flanneld.kernel import Entry, KernelError, Link, NextHop, Owner, VxlanLink, in_words
 from flanneld.lease import IPAddress, Lease
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.links import link_at
@@ -70,7 +69,7 @@ class NotingKernel:
 
     def _named(self, entry: Entry) -> str:
         """The entry in words, with its devices' names instead of their numbers."""
-        return re.sub(r"on device (\d+)", lambda found: f"on {self._device(int(found[1]))}", str(entry))
+        return in_words(entry, self._device)
 
     def _device(self, index: int) -> str:
         planned = FIRST_PLANNED - index - 1
@@ -87,9 +86,7 @@ async def pending(options: Options, store: LeaseStore, instance: str, identity: 
         uplink = find_uplink(netlink, options, [pool.family for pool in network.pools])
         check_apart(network, uplink)
         kernel = NotingKernel(netlink)
-        backend = load_backend(network)
-        if isinstance(backend, HostAware):
-            backend = backend.on_host(identity)
+        backend = load_backend(network, identity)
         if backend.in_user_space:
             return (f"{network.backend_type}: open a TUN and a socket on {uplink}; what follows from that is not planned here",)
         async with backend.attach(uplink, network, kernel) as attached:

@@ -5,8 +5,9 @@ Entries are compared by value with what the kernel reports, so an implementation
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Interface, IPv6Interface
@@ -135,6 +136,11 @@ class FdbEntry:
 Entry = Route | Neighbour | FdbEntry
 KINDS: dict[type, str] = {Route: "route", Neighbour: "neighbour", FdbEntry: "fdb"}
 """What the kinds of entries are called, in metrics and in the log."""
+
+
+def in_words(entry: Entry, name: Callable[[int], str]) -> str:
+    """The entry as `str` has it, with its devices' names instead of their numbers."""
+    return re.sub(r"on device (\d+)", lambda found: f"on {name(int(found[1]))}", str(entry))
 
 
 def count_kinds(entries: Iterable[Entry]) -> Counter[str]:

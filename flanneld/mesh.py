@@ -16,7 +16,6 @@ from flanneld import FlanneldError
 from flanneld.backend import (
     Backend,
     Carrying,
-    HostAware,
     Identity,
     Learning,
     Measured,
@@ -240,7 +239,7 @@ class Mesh:
 
     async def _replace(self, config: NetworkConfig, uplink: Uplink) -> Live:
         """Attach a method, after whatever is in its way has been detached, which comes back if that fails."""
-        backend = load_backend(config)
+        backend = load_backend(config, self.identity)
         in_the_way = [live for live in self._live if excludes(backend, config, live)]
         for live in in_the_way:
             self._live.remove(live)
@@ -249,7 +248,7 @@ class Mesh:
             chosen = await self._attach(backend, config, uplink)
         except FlanneldError:
             for live in in_the_way:
-                self._live.insert(0, await self._attach(load_backend(live.config), live.config, live.uplink))
+                self._live.insert(0, await self._attach(load_backend(live.config, self.identity), live.config, live.uplink))
             raise
         for device in {device for live in in_the_way for device in live.devices} - set(chosen.devices):
             self.kernel.remove_link(device)  # of a family that is not used any more
@@ -265,7 +264,7 @@ class Mesh:
 
     async def _attach_former(self, config: NetworkConfig, uplink: Uplink) -> list[Live]:
         try:
-            live = await self._attach(load_backend(config), config, uplink)
+            live = await self._attach(load_backend(config, self.identity), config, uplink)
             if self._own is not None:
                 await live.attached.adopt(self._own)
         except FlanneldError as error:
@@ -279,8 +278,6 @@ class Mesh:
             devices = backend.devices(config)
             for device in devices:
                 stack.enter_context(hold(f"device {device}", f"the device {device}, expected another VNI for each network"))
-            if isinstance(backend, HostAware):
-                backend = backend.on_host(self.identity)
             attached = await stack.enter_async_context(backend.attach(uplink, config, self.kernel))
             if isinstance(attached, Learning):
                 attached.news = lambda: self.news()

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from flanneld import FlanneldError
-from flanneld.backend import HostAware, Identity, Network, Plan, Refusal, Uplink, load_backend
+from flanneld.backend import Identity, Network, Plan, Refusal, Uplink, load_backend
 from flanneld.config import NetworkConfig
 from flanneld.dry_run import NotingKernel
 from flanneld.kernel import Entry, Owner
@@ -71,9 +71,7 @@ async def plan_all(
 
 
 async def _attach(stack: AsyncExitStack, nl: Netlink, kernel: NotingKernel, config: NetworkConfig, here: Here) -> Network:
-    backend, uplink = load_backend(config), here.uplink
-    if isinstance(backend, HostAware):
-        backend = backend.on_host(here.identity)
+    backend, uplink = load_backend(config, here.identity), here.uplink
     if backend.in_user_space:
         return SeenUdp(nl, config, uplink) if config.backend_type == "udp" else SeenTap(nl, config, uplink, kernel)
     return await stack.enter_async_context(backend.attach(uplink, config, kernel))

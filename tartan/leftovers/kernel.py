@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_network
 
-from flanneld.kernel import OWN_ROUTE_PROTOCOL, ROUTE_PROTOCOL, IPInterface, Link, Owner, Route, RouteKind
+from flanneld.kernel import OWN_ROUTE_PROTOCOL, ROUTE_PROTOCOL, IPInterface, Link, Owner, Route, RouteKind, in_words
 from flanneld.lease import inside, overlap
 from flanneld.linux.kernel import LinuxKernel
 from flanneld.linux.links import addresses, links, remove_link
@@ -59,13 +59,7 @@ def routes(nl: Netlink, env: SubnetEnv | None) -> Iterator[Leftover]:
 
 
 def _words(route: Route, present: Mapping[int, Link]) -> str:
-    """The route with its devices' names instead of their numbers."""
-
-    def name(found: re.Match[str]) -> str:
-        link = present.get(int(found[1]))
-        return f"on {link.name if link else 'no device'}"
-
-    return re.sub(r"on device (\d+)", name, str(route))
+    return in_words(route, lambda index: present[index].name if index in present else "no device")
 
 
 def is_to_peer(route: Route, env: SubnetEnv | None, own: Collection[IPInterface]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 
 import pytest
 
@@ -97,6 +97,20 @@ async def test_the_same_again_does_nothing() -> None:
         scene.router.follow(aim(neighbour(2)))
         await scene.rest()
         assert (scene.commands(), len(scene.changes)) == (before, changes)
+
+
+async def test_what_a_reflector_passes_on_stays_as_it_was_while_its_client_restarts() -> None:
+    clients = tuple(replace(neighbour(number), role=Role.CLIENT) for number in (2, 3))
+    reflecting = Aim(Neighbourhood(clients, cluster_id=IPv4Address("10.0.0.1")), ORIGINATION, POLICY)
+    async with scripted() as scene:
+        scene.router.follow(reflecting)
+        await scene.says(synced())
+        await standing(scene, 2)
+        await standing(scene, 3)
+        assert [told for told in scene.commands("announce") if told[1] == P3 and "10.244.2.0/24" in told]
+        before = len(scene.commands())
+        await scene.says(Down(P2, "closing connection", hard=False))
+        assert scene.commands()[before:] == []
 
 
 async def test_leave_is_taken_of_all_that_stand_even_if_one_does_not_listen() -> None:
