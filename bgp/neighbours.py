@@ -56,6 +56,12 @@ class Neighbourhood:
     cluster_id: IPv4Address | None = None
     """What we mark our reflections with (RFC 4456 §7); None: we are no reflector."""
 
+    @property
+    def origins(self) -> Mapping[IPAddress, Subnets]:
+        """The subnets of each host that speaks for itself alone, by its address."""
+        hosts = (each for each in self.neighbours if each.role in (Role.MESH, Role.CLIENT))
+        return {each.session.peer: each.host for each in hosts if each.host is not None}
+
 
 def neighbours(
     config: BgpConfig, own: HostView, peers: Collection[HostView], uplink: Collection[IPInterface], passwords: Mapping[str, str]

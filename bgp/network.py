@@ -22,7 +22,6 @@ from bgp.questions import Questions
 from bgp.router import Router
 from bgp.routes import RoutePlanner, ends
 from bgp.speaker.speaker import Speaker
-from bgp.topology import Role
 from flanneld.backend import Identity, Plan, Refusal, Uplink, Wanted
 from flanneld.config import NetworkConfig
 from flanneld.kernel import Kernel, Owner, Route
@@ -178,11 +177,7 @@ class BgpNetwork:
             services=self._config.services,
             host_routes=self._config.allow_host_routes,
             owner_approved=self.local.asked.released,
-            origin_of={
-                each.session.peer: each.host
-                for each in found.neighbours
-                if each.host is not None and each.role in (Role.MESH, Role.CLIENT)
-            },
+            origin_of=found.origins,
             elsewhere=frozenset(subnet for peer in self._everybody if id(peer) not in speaking for subnet in peer.subnets),
             cluster_id=found.cluster_id,
         )

@@ -7,13 +7,13 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from bfd_world import A_WHILE_S, V4, BfdWorld, address, eventually, settings
+from bfd_world import A_WHILE_S, V4, BfdWorld, Looped, address, eventually, settings
 from bgp.bfd.client import BfdSpeaker
 from bgp.bfd.packet import State
 from bgp.bfd.service import BfdSettings
@@ -25,7 +25,7 @@ from flanneld.linux.netns import run_in, setns
 T = TypeVar("T")
 
 
-class BfdDaemon:
+class BfdDaemon(Looped):
     """Stands for host a's daemon."""
 
     def __init__(self, namespace: str, directory: Path) -> None:
@@ -46,7 +46,7 @@ class BfdDaemon:
                 yield
             finally:
                 if not end.done():
-                    self._loop.call_soon_threadsafe(self._task.cancel)
+                    self.loop.call_soon_threadsafe(self._task.cancel)
                 end.result(A_WHILE_S)
 
     def _main(self, ready: threading.Event, orphan_s: float) -> None:
@@ -55,19 +55,13 @@ class BfdDaemon:
             asyncio.run(self._serve(ready, orphan_s))
 
     async def _serve(self, ready: threading.Event, orphan_s: float) -> None:
-        self._loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        self.loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         self._task, self.told = task, []
         self.speaker = BfdSpeaker(self.directory, orphan_s=orphan_s)
         self.speaker.changed = lambda *told: self.told.append(told)
         ready.set()
         await self.speaker.run()
-
-    def call(self, function: Callable[[], T]) -> T:
-        """Call in its event loop."""
-        answer: Future[T] = Future()
-        self._loop.call_soon_threadsafe(lambda: answer.set_result(function()))
-        return answer.result(A_WHILE_S)
 
     def follow(self, wanted: Mapping[IPAddress, BfdSettings]) -> None:
         self.call(lambda: self.speaker.follow(wanted))

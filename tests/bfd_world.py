@@ -47,7 +47,19 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-class BfdHost:
+class Looped:
+    """Who has an event loop of its own, in another thread."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call in that loop."""
+        answer: Future[T] = Future()
+        self.loop.call_soon_threadsafe(lambda: answer.set_result(function()))
+        return answer.result(A_WHILE_S)
+
+
+class BfdHost(Looped):
     """A daemon's part: the service, in a thread with its own event loop inside the namespace."""
 
     def __init__(self, namespace: str) -> None:
@@ -55,7 +67,6 @@ class BfdHost:
         self.told: list[tuple[IPAddress, bool, str]] = []
         """All that the service said."""
         self.service: BfdService
-        self.loop: asyncio.AbstractEventLoop
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -70,12 +81,6 @@ class BfdHost:
                 if not end.done():
                     self.loop.call_soon_threadsafe(self._stop.set)
                 end.result(A_WHILE_S)
-
-    def call(self, function: Callable[[], T]) -> T:
-        """Call in the host's event loop."""
-        answer: Future[T] = Future()
-        self.loop.call_soon_threadsafe(lambda: answer.set_result(function()))
-        return answer.result(A_WHILE_S)
 
     def follow(self, wanted: Mapping[IPAddress, BfdSettings]) -> None:
         self.call(lambda: self.service.follow(wanted))

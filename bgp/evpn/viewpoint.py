@@ -18,7 +18,6 @@ from bgp.exports import Origination
 from bgp.hosts import BgpData, HostView, own_view, peer_view
 from bgp.local import Asked
 from bgp.neighbours import Neighbourhood, neighbours
-from bgp.topology import Role
 from flanneld.backend import Identity, Uplink
 from flanneld.lease import Family, IPAddress, IPNetwork, Lease, LeaseAttrs, Pool, Subnets
 
@@ -69,9 +68,7 @@ class Viewpoint:
             on_link=self.may_be_vtep,
             host_routes=self.settings.bgp.allow_host_routes,
             owner_approved=asked.released,
-            origin_of={
-                each.session.peer: each.host for each in found.neighbours if each.host is not None and each.role is Role.MESH
-            },
+            origin_of=found.origins,
             vni=self.settings.vni,
             imported=self.settings.targets,
             own_macs=frozenset(self.macs.values()),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -43,17 +41,7 @@ api { processes [ relay ]; neighbor-changes; receive { parsed; open; update; } }
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def exabgp() -> Iterator[None]:
-    """exabgp's parser wants a log, and looks for its settings in the environment."""
-    before = dict(os.environ)
-    os.environ["EXABGP_ENVFILE"] = "/dev/null"
-    from bgp.speaker.launcher import stock
-
-    stock.log.init(stock.getenv())
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = pytest.mark.usefixtures("exabgp")
 
 
 def parsed(session: Session) -> Any:

@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,18 +19,7 @@ from hypothesis import strategies as st
 from bgp.bounded_log import BoundedLog
 from bgp.speaker.launcher.settings import Settings, parse
 
-
-@pytest.fixture(scope="module", autouse=True)
-def exabgp() -> Iterator[None]:
-    """exabgp wants a log, and looks for its settings in the environment."""
-    before = dict(os.environ)
-    os.environ["EXABGP_ENVFILE"] = "/dev/null"
-    from bgp.speaker.launcher import stock
-
-    stock.log.init(stock.getenv())
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = pytest.mark.usefixtures("exabgp")
 
 
 ANNOUNCE, WITHDRAW = 1, 2
