@@ -27,6 +27,8 @@ START_S = 20.0
 """It takes 0.3 s; on a host that boots, everything does at once."""
 END_S = 3.0
 """After SIGTERM; then SIGKILL."""
+STEADY_S = 30.0
+"""One that has stood so long was well: if it is lost, the next is there at once. One that is lost sooner is started more seldom."""
 USERS = ("exabgp", "nobody")
 """Who it becomes: the first of them that there is."""
 DIRECTORY = "--directory="

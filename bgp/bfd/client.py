@@ -34,8 +34,6 @@ END_S = 5.0
 """For it to end its sessions when it is asked to."""
 EXIT_S = 1.0
 """For it to be gone after that."""
-STEADY_S = 30.0
-"""One that has stood so long was well: if it is lost, the next is there at once. One that is lost sooner is started more seldom."""
 GONE = "the bfd process is gone"
 
 
@@ -83,7 +81,7 @@ class BfdSpeaker:
                 backoff.reset()
                 continue
             self._said.warning("process", "bfd process lost", why=why)
-            if loop.time() - began >= STEADY_S:
+            if loop.time() - began >= process.STEADY_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
 

@@ -20,6 +20,8 @@ from flanneld.log import Log
 log = Log(__name__)
 
 READ_BYTES = 1 << 18
+GREETING_S = 5.0
+"""For a relay to say who it is; for one that is being started, too."""
 GONE = "the speaker is gone"
 
 

@@ -8,11 +8,10 @@ from contextlib import suppress
 
 from bgp.process import Found, running_here
 from bgp.speaker import child, commands
-from bgp.speaker.connection import Connection
+from bgp.speaker.connection import GREETING_S, Connection
 from bgp.speaker.launcher.settings import Settings
 from bgp.speaker.news import SpeakerError
 
-GREETING_S = 5.0
 LEAVE_S = 5.0
 """For neighbours to be told, and for exabgp to end by itself after that."""
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from bgp.events import Event
-from bgp.process import ProcessError
+from bgp.process import STEADY_S, ProcessError
 from bgp.speaker import child, commands
-from bgp.speaker.connection import GONE, Connection
+from bgp.speaker.connection import GONE, GREETING_S, Connection
 from bgp.speaker.launcher.settings import Settings
 from bgp.speaker.news import Lost, News, SpeakerError, Synced
 from flanneld.log import Log, Once
@@ -17,16 +17,12 @@ from flanneld.retry import Backoff
 
 log = Log(__name__)
 
-GREETING_S = 5.0
-"""For a relay that is being started, too."""
 SYNC_S = 30.0
 """For exabgp to say how everything stands: else it is stuck, and ended."""
 ANSWER_S = 60.0
 """For exabgp to answer commands: else the connection is made anew, and so is exabgp, if it is stuck."""
 END_S = 5.0
 """For exabgp to end when it is asked to."""
-STEADY_S = 30.0
-"""One that has stood so long was well: if it is lost, the next is there at once. One that is lost sooner is started more seldom."""
 MOST_NEWS = 500_000
 """That nobody has taken; then the connection is made anew, and there is one Synced in the place of all that would have come."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from types import SimpleNamespace
@@ -24,21 +23,16 @@ from flanneld.backends.vtep import Vni
 
 
 @pytest.fixture(scope="module")
-def launcher() -> Iterator[Any]:
-    """exabgp wants a log, and looks for its settings in the environment."""
-    before = dict(os.environ)
-    os.environ["EXABGP_ENVFILE"] = "/dev/null"
+def launcher(exabgp: None) -> Iterator[Any]:
+    """exabgp with what the launcher mends of EVPN, and as it was at the end."""
     from bgp.speaker.launcher import evpn, stock
 
-    stock.log.init(stock.getenv())
     kept = stock.EVPN.__dict__.get("index"), stock.Family.size[evpn.FAMILY]
     evpn.mend()
     yield SimpleNamespace(evpn=evpn, stock=stock)
     if kept[0] is None:
         del stock.EVPN.index
     stock.Family.size[evpn.FAMILY] = kept[1]
-    os.environ.clear()
-    os.environ.update(before)
 
 
 class Neighbor(dict[str, str]):

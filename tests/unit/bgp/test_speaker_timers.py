@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +12,10 @@ HOLD_S = 9
 
 
 @pytest.fixture
-def stock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """exabgp, which looks for its settings in the environment, and is as it was at the end."""
-    monkeypatch.setattr(os, "environ", {**os.environ, "EXABGP_ENVFILE": "/dev/null"})
+def stock(exabgp: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """exabgp, which is as it was at the end."""
     from bgp.speaker.launcher import stock
 
-    stock.log.init(stock.getenv())
     monkeypatch.setattr(stock.timer, "time", time)
     monkeypatch.setattr(stock.delay, "time", time)
     check = stock.timer.ReceiveTimer.check_ka_timer
