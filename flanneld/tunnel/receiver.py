@@ -58,17 +58,13 @@ class Receiver:
             calm = False
             full = total % size == 0 and not self._merger.ends_flow(total, size)
             carried = self._read((self._datagrams[total : total + MAX_SIZE],)) if full else None
-            if carried is not None and self._continues(carried, size, sender):
+            if carried is not None and _continues(carried, size, sender):
                 total, carried = total + carried[0], None
             self._merge(tun, total, size, sender)
             if carried is not None:
                 self._datagrams[: carried[0]] = self._datagrams[total : total + carried[0]]
         if carried is not None:
             self._merge(tun, *carried)
-
-    def _continues(self, reading: Reading, size: int, sender: Endpoint) -> bool:
-        """True if it may be more of a flow of datagrams of that size."""
-        return reading[2] == sender and (reading[1] == size or 0 < reading[0] < size)
 
     def _read(self, into: tuple[memoryview]) -> Reading | None:
         """What has arrived next, put there; None: nothing has."""
@@ -105,3 +101,9 @@ class Receiver:
             self._counters.received += packets
         except OSError:  # EAGAIN: full, EIO: down, EBADFD: deleted; the sender's transport repeats what matters
             self._counters.dropped[Drop.TUN_REFUSED] += packets
+
+
+def _continues(reading: Reading, size: int, sender: Endpoint) -> bool:
+    """True if it may be more of a flow of datagrams of that size."""
+    more, each, whose = reading
+    return whose == sender and (each == size or 0 < more < size)
