@@ -1,0 +1,61 @@
+"""What has happened, told to whoever listens and kept for whoever asks later; must not know who that is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+KEPT = 1024
+"""Events that `since` finds; Docker keeps 256."""
+BEHIND = 4096
+"""Events that a listener may be behind before the oldest are lost to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change: of what (container, image, network, volume, builder), which (`actor`: whole id or name), and how."""
+
+    type: str
+    action: str
+    actor: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    time_ns: int = 0
+
+
+class Events:
+    """The engine's one bus."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Event] = deque(maxlen=KEPT)
+        self._listeners: set[asyncio.Queue[Event]] = set()
+
+    def tell(self, kind: str, action: str, actor: str, attributes: Mapping[str, str] | None = None) -> None:
+        """Something has happened, now."""
+        event = Event(kind, action, actor, dict(attributes or {}), time.time_ns())
+        self._kept.append(event)
+        for queue in self._listeners:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(event)
+
+    def past(self, since_ns: int, until_ns: int) -> list[Event]:
+        """What is kept of that time, oldest first."""
+        return [event for event in self._kept if since_ns <= event.time_ns <= until_ns]
+
+    def listen(self) -> AsyncIterator[Event]:
+        """What happens from this call on, for ever; the listener is forgotten when the iterator is closed."""
+        queue: asyncio.Queue[Event] = asyncio.Queue(BEHIND)
+        self._listeners.add(queue)
+        return self._told(queue)
+
+    async def _told(self, queue: asyncio.Queue[Event]) -> AsyncIterator[Event]:
+        with suppress(GeneratorExit):
+            try:
+                while True:
+                    yield await queue.get()
+            finally:
+                self._listeners.discard(queue)
