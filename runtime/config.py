@@ -1,5 +1,5 @@
-"""What a container, an image and an endpoint are to be, as the Docker Engine API says it (v1.50): values that are taken from requests,
-kept in records and given back by inspect unchanged; must not know how any of it is done.
+"""What a container, an image and an endpoint are to be, as the Docker Engine API says it (v1.50): values that are taken from
+requests, kept in records and given back by inspect unchanged; must not know how any of it is done.
 
 Absent and null are the same: `decode` drops nulls, so that every field has its type and its default. Unknown keys are ignored, as
 Docker does: clients are newer and older than we are.
