@@ -8,7 +8,7 @@ import msgspec
 from msgspec import field
 
 from runtime.clock import NEVER
-from runtime.config import ContainerConfig, EndpointSettings, HostConfig, Value
+from runtime.config import ContainerConfig, EndpointSettings, HostConfig, PortBinding, Value
 
 
 class State(StrEnum):
@@ -100,6 +100,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     args: tuple[str, ...] = ()
     endpoints: dict[str, EndpointSettings] = field(default_factory=dict)
     """By network name: asked for, and while it runs, given."""
+    ports: dict[str, tuple[PortBinding, ...]] = field(default_factory=dict)
+    """"80/tcp" -> where it is reached, while it runs."""
     mounts: tuple[MountPoint, ...] = ()
     owned_volumes: tuple[str, ...] = ()
     """Anonymous ones made for it: gone with `rm -v` and `--rm`."""
