@@ -7,7 +7,7 @@ Docker does: clients are newer and older than we are.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import field
@@ -17,6 +17,7 @@ from runtime.errors import InvalidParameter
 T = TypeVar("T")
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))  # msgspec's own says it of no subclass
 class Value(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     """A JSON object of the API with its keys in Go's spelling."""
 
@@ -25,7 +26,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     """Read a JSON document; raises InvalidParameter naming the key and what was expected."""
     try:
         return convert(msgspec.json.decode(data or b"{}"), kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidParameter(f"invalid JSON: {error}") from error
 
 

@@ -31,16 +31,14 @@ class Events:
 
     def __init__(self) -> None:
         self._kept: deque[Event] = deque(maxlen=KEPT)
-        self._listeners: set[asyncio.Queue[Event]] = set()
+        self._listeners: dict[asyncio.Queue[Event], asyncio.AbstractEventLoop] = {}
 
     def tell(self, kind: str, action: str, actor: str, attributes: Mapping[str, str] | None = None) -> None:
-        """Something has happened, now."""
+        """Something has happened, now. May be called from any thread."""
         event = Event(kind, action, actor, dict(attributes or {}), time.time_ns())
         self._kept.append(event)
-        for queue in self._listeners:
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(event)
+        for queue, loop in tuple(self._listeners.items()):
+            loop.call_soon_threadsafe(_put, queue, event)
 
     def past(self, since_ns: int, until_ns: int) -> list[Event]:
         """What is kept of that time, oldest first."""
@@ -49,7 +47,7 @@ class Events:
     def listen(self) -> AsyncIterator[Event]:
         """What happens from this call on, for ever; the listener is forgotten when the iterator is closed."""
         queue: asyncio.Queue[Event] = asyncio.Queue(BEHIND)
-        self._listeners.add(queue)
+        self._listeners[queue] = asyncio.get_running_loop()
         return self._told(queue)
 
     async def _told(self, queue: asyncio.Queue[Event]) -> AsyncIterator[Event]:
@@ -58,4 +56,10 @@ class Events:
                 while True:
                     yield await queue.get()
             finally:
-                self._listeners.discard(queue)
+                self._listeners.pop(queue, None)
+
+
+def _put(queue: asyncio.Queue[Event], event: Event) -> None:
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(event)

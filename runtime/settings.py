@@ -13,6 +13,8 @@ from pathlib import Path
 from runtime.layout import RUN, Layout
 
 MIB = 1 << 20
+DOCKER_SOCKET, CRI_SOCKET = "docker.sock", "cri.sock"
+"""In the directory that a reboot clears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +22,9 @@ class Settings:
     """One engine."""
 
     layout: Layout = field(default_factory=Layout)
-    socket: Path = RUN / "docker.sock"
+    socket: Path = RUN / DOCKER_SOCKET
     """The Engine API's."""
-    cri_socket: Path | None = RUN / "cri.sock"
+    cri_socket: Path | None = RUN / CRI_SOCKET
     """CRI's; None: not served, which saves the memory of a gRPC server."""
     group: str = "docker"
     """Members may use the Engine API, which makes them root; a group that does not exist: root alone."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "tartan.doctor:doctor",
     "lab": "tartan.lab:lab",
     "leases": "tartan.leases:leases",
+    "runtime": "tartan.runtime:runtime",
 }
 """Sub-command -> where it is; imported only when it is asked for."""
 

@@ -1,0 +1,108 @@
+"""The engine: puts its parts together, starts and ends them in order; must not know any client's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from flanneld.log import Log
+from runtime.build.builder import Builder, Tools
+from runtime.containers.parts import Parts
+from runtime.containers.store import Containers
+from runtime.docker_api.server import serve as serve_docker
+from runtime.errors import Unavailable
+from runtime.events import Events
+from runtime.images.content import Content
+from runtime.images.layers import Layers
+from runtime.images.registry.registries import Registries
+from runtime.images.registry.settings import RegistrySettings
+from runtime.images.store import Images
+from runtime.linux.oci import Runc
+from runtime.networks.store import Networks
+from runtime.settings import Settings
+from runtime.volumes import Volumes
+
+log = Log(__name__)
+
+
+class Engine:
+    """What clients' servers are given. Its root directory is its own: `opened` sees to that."""
+
+    def __init__(self, settings: Settings) -> None:
+        """The parts, none of them at work yet; raises EngineError, OSError."""
+        layout = settings.layout
+        self.settings = settings
+        self.events = Events()
+        self.content = Content(layout)
+        self.layers = Layers(layout, self.content)
+        self.images = Images(layout, self.content, self.layers, self.events)
+        self.registries = Registries(RegistrySettings(settings.registry_mirrors, settings.insecure_registries))
+        self.networks = Networks(layout, self.events, settings)
+        self.volumes = Volumes(layout, self.events)
+        self.runc = Runc(Path(settings.runc_program), layout.run / "runc")
+        parts = Parts(layout, self.images, self.layers, self.networks, self.volumes, self.events, self.runc, settings)
+        self.containers = Containers(parts)
+        self.execs = self.containers.execs
+        self.builder = Builder(Tools(layout, self.images, self.layers, self.containers, self.registries, self.events))
+        self._id = _identity(layout.root / "engine-id")
+
+    def info(self) -> dict[str, Any]:
+        """What only the engine knows of /info, by the API's keys."""
+        return {"ID": self._id}
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Engine]:
+    """An engine at work within the context; at its end containers go on, and the next engine finds them.
+
+    Raises Unavailable when another engine has the root directory, EngineError, OSError.
+    """
+    with _owned(settings.layout.root):
+        engine = Engine(settings)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.registries.aclose)
+            stack.push_async_callback(engine.networks.close)
+            stack.push_async_callback(engine.containers.close)
+            await engine.volumes.load()
+            await engine.networks.load()
+            await engine.containers.load()
+            yield engine
+
+
+async def serve(settings: Settings) -> None:
+    """Serve every protocol until SIGTERM or SIGINT."""
+    leave = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, leave.set)
+    async with opened(settings) as engine, serve_docker(settings.socket, engine, settings.group):
+        log.info("ready", socket=settings.socket, containers=len(engine.containers.all()), images=len(engine.images.list()))
+        await leave.wait()
+    log.info("stopped")
+
+
+@contextmanager
+def _owned(root: Path) -> Iterator[None]:
+    """Hold the root directory; raises Unavailable when another engine does. The kernel lets go when we die, however we die."""
+    root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Unavailable(f"another engine works in {root}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _identity(file: Path) -> str:
+    """What `docker info` calls this engine, the same for the life of its root directory."""
+    if not file.exists():
+        file.write_text(str(uuid.uuid4()))
+    return file.read_text()
