@@ -4,6 +4,8 @@ alone; must not know where they are kept or come from.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import field
 
@@ -86,6 +88,19 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True):
     config: ContainerConfig = ContainerConfig()
     rootfs: RootFs = RootFs()
     history: tuple[History, ...] = ()
+
+
+def encode_config(config: ImageConfig) -> bytes:
+    """The document of a config made here: what is empty is left out, and the same config is the same bytes."""
+    document: dict[str, Any] = msgspec.to_builtins(config)
+    document["config"] = _filled(document["config"])
+    document["history"] = [_filled(step) for step in document["history"]]
+    needed = {"architecture", "os", "config", "rootfs", "history"}
+    return msgspec.json.encode({key: value for key, value in document.items() if value or key in needed}, order="sorted")
+
+
+def _filled(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value not in (None, "", False, [], {}, ())}
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
