@@ -59,8 +59,10 @@ class Tools:
 class Lines:
     """What a build says, on its way to the client."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self._queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+        self._held: list[Progress] | None = [] if quiet else None
+        """What a quiet build says only if it fails."""
         self._room = asyncio.Event()
         self._room.set()
 
@@ -68,8 +70,28 @@ class Lines:
         """A text for people."""
         self.tell(Progress(stream=text))
 
-    def tell(self, line: Progress | None) -> None:
-        """A line; None: there are no more."""
+    def tell(self, line: Progress) -> None:
+        """A line of any kind."""
+        if self._held is not None and not line.error:
+            self._held.append(line)
+            return
+        for held in self._held or ():
+            self._put(held)
+        self._put(line)
+
+    def built(self, image: str) -> None:
+        """It has succeeded: this is the image."""
+        if self._held is not None:
+            self._held = []
+            self._put(Progress(stream=f"{image}\n"))
+        self.tell(Progress(aux={"ID": image}))
+        self.say(f"Successfully built {short(image)}\n")
+
+    def end(self) -> None:
+        """There are no more."""
+        self._put(None)
+
+    def _put(self, line: Progress | None) -> None:
         self._queue.put_nowait(line)
         if self._queue.qsize() >= BEHIND:
             self._room.clear()
@@ -90,7 +112,7 @@ class Builder:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-        self.cache = BuildCache(tools.layout.images / "build-cache.json")
+        self.cache = BuildCache(tools.layout.root / "build-cache.json")
 
     async def build(self, context: AsyncIterator[bytes], options: BuildOptions) -> AsyncIterator[Progress]:
         """Build; what happens, line by line. Closing the iterator ends the build.
@@ -101,7 +123,7 @@ class Builder:
         building = None
         try:
             await receive(context, directory)
-            lines = Lines()
+            lines = Lines(quiet=options.quiet)
             dockerfile, ignored = await asyncio.to_thread(read_build, directory, options.dockerfile)
             steps = Steps(dockerfile, options, self._means(Copying(self._tools.layers, directory, ignored), options, lines))
             building = asyncio.create_task(self._carry_out(steps, options, lines))
@@ -144,8 +166,7 @@ class Builder:
         try:
             with self._tools.images.lease():
                 stage = await steps.run()
-                lines.tell(Progress(aux={"ID": stage.image}))
-                lines.say(f"Successfully built {short(stage.image)}\n")
+                lines.built(stage.image)
                 for tag in options.tags:
                     await asyncio.to_thread(self._tools.images.tag, stage.image, tag)
                     lines.say(f"Successfully tagged {tag.familiar}\n")
@@ -157,7 +178,7 @@ class Builder:
             log.exception("a build failed")
             lines.tell(Progress(error=f"{type(error).__name__}: {error}"))
         finally:
-            lines.tell(None)
+            lines.end()
 
     async def _base(self, name: str, options: BuildOptions, lines: Lines) -> str:
         """The id of an image that is here, or is pulled; raises EngineError."""

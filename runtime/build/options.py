@@ -29,7 +29,8 @@ class BuildOptions:
     """Remove the containers of RUN that succeeded (--rm)."""
     force_remove: bool = False
     """And those that failed."""
-    squash: bool = False
+    quiet: bool = False
+    """Say the image's id alone, unless it fails."""
     platform: str = ""
     host: HostConfig = field(default_factory=HostConfig)
     """Network mode, extra hosts and limits of RUN's containers."""

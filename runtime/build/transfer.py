@@ -123,8 +123,9 @@ def _clear(directory: int, name: str) -> None:
 def _fill(source: int, target: int) -> None:
     readable = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        while os.copy_file_range(readable, target, _BLOCK):
-            pass
+        offset = 0
+        while copied := os.sendfile(target, readable, offset, _BLOCK):  # copy_file_range(2) ends at file systems' borders
+            offset += copied
         with suppress(OSError):
             os.setxattr(target, CAPABILITY, os.getxattr(readable, CAPABILITY))
     finally:
