@@ -36,8 +36,8 @@ def parse_mountinfo(text: str) -> Iterator[Mounted]:
 
 
 def mounts_of(pid: int | None = None) -> tuple[Mounted, ...]:
-    """What a process sees mounted, None: this one; raises OSError (ESRCH, ENOENT: there is none)."""
-    who = "self" if pid is None else str(pid)
+    """What a process sees mounted, None: this thread; raises OSError (ESRCH, ENOENT: there is none)."""
+    who = "thread-self" if pid is None else str(pid)
     return tuple(parse_mountinfo(Path("/proc", who, "mountinfo").read_text(errors="surrogateescape")))
 
 
