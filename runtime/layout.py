@@ -63,10 +63,15 @@ class Layout:
         """Files that keep containers' network namespaces."""
         return self.run / "netns"
 
+    @property
+    def bundles(self) -> Path:
+        """A directory a container that runs, or that somebody waits for to run."""
+        return self.run / "containers"
+
     def container(self, container_id: str) -> Path:
         """What lasts of one container."""
         return self.containers / container_id
 
     def bundle(self, container_id: str) -> Path:
         """What one container has while it runs: OCI bundle, root file system's mount, monitor's files."""
-        return self.run / "containers" / container_id
+        return self.bundles / container_id

@@ -50,7 +50,7 @@ class Identity:
 def first_process(record: Record, rootfs: Path, hostname: str, holds: Held) -> dict[str, Any]:
     """What a container starts as, without its limits and security; raises InvalidParameter for an unknown user."""
     config, host = record.config, record.host
-    identity = Identity(find_user(rootfs, config.user, host.group_add), capabilities(host, holds).granted)
+    identity = Identity(find_user(rootfs, config.user, host.group_add, record.group_rule), capabilities(host, holds).granted)
     process = {
         "terminal": config.tty,
         "user": _user(identity.user),
@@ -73,7 +73,7 @@ def process_spec(record: Record, wish: Wish, rootfs: Path, document: dict[str, A
     if not wish.cmd:
         raise InvalidParameter("No exec command specified")
     first = document["process"]
-    user = find_user(rootfs, wish.user or record.config.user, record.host.group_add)
+    user = find_user(rootfs, wish.user or record.config.user, record.host.group_add, record.group_rule)
     if wish.privileged:
         granted = [name for name in CAPABILITIES if name in held().capabilities]
     else:

@@ -114,3 +114,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """container; sandbox or pod-container: CRI's, which the Engine API shows as well."""
     netns: str = ""
     """Path of a network namespace made by somebody else, to be joined as it is."""
+    group_rule: str = ""
+    """Which groups of /etc/group processes are in besides those asked for: merge (their user's), strict (none); "": Docker's rule,
+    which is their user's unless a group is named."""
+    note: bytes = b""
+    """Put down by who had it made, who alone reads it."""

@@ -19,6 +19,7 @@ LARGEST = (1 << 31) - 1
 """Of user and group ids."""
 FILE_BYTES = 4 << 20
 """Of passwd and group; what is behind is not looked at."""
+MERGE, STRICT = "merge", "strict"
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
 _NAME = re.compile(r"[^\s:\x00-\x1f\x7f]+")
 
@@ -48,15 +49,17 @@ class _Group:
     members: tuple[str, ...]
 
 
-def find_user(rootfs: Path, text: str, groups: Iterable[str] = ()) -> User:
-    """The user "name|uid[:group|gid]" ("": root) of a container, in these groups besides; raises InvalidParameter for none."""
+def find_user(rootfs: Path, text: str, groups: Iterable[str] = (), rule: str = "") -> User:
+    """The user "name|uid[:group|gid]" ("": root) of a container, in these groups besides; `rule`: as in `Record`.
+
+    Raises InvalidParameter for a user or group that is none.
+    """
     name, group = parse_user(text)
     accounts, known = _files(rootfs)
     account = _account(name, accounts)
-    if group:
-        gid, further = _group(group, known), list[int]()
-    else:
-        gid, further = account.gid, [entry.gid for entry in known if account.name and account.name in entry.members]
+    gid = _group(group, known) if group else account.gid
+    is_merged = rule == MERGE or (not group and rule != STRICT)
+    further = [entry.gid for entry in known if is_merged and account.name and account.name in entry.members]
     further += [_group(extra, known) for extra in groups]
     return User(account.uid, gid, tuple(dict.fromkeys((gid, *further))), account.home or "/")
 
