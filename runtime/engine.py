@@ -8,6 +8,7 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ from runtime.settings import Settings
 from runtime.volumes import Volumes
 
 log = Log(__name__)
+
+THREADS = 32
+"""For what blocks: disks, mounts, network plumbing, hashing."""
 
 
 class Engine:
@@ -78,13 +82,28 @@ async def opened(settings: Settings) -> AsyncIterator[Engine]:
 
 async def serve(settings: Settings) -> None:
     """Serve every protocol until SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    # Python's own number is small, and a few long pulls or removals would keep containers from starting.
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="engine"))
     leave = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, leave.set)
-    async with opened(settings) as engine, serve_docker(settings.socket, engine, settings.group):
+        loop.add_signal_handler(number, leave.set)
+    async with opened(settings) as engine, serve_docker(settings.socket, engine, settings.group), _serving_cri(settings, engine):
         log.info("ready", socket=settings.socket, containers=len(engine.containers.all()), images=len(engine.images.list()))
         await leave.wait()
     log.info("stopped")
+
+
+@asynccontextmanager
+async def _serving_cri(settings: Settings, engine: Engine) -> AsyncIterator[None]:
+    """Serve CRI within the context, if it is to be: what it needs of gRPC is not loaded else."""
+    if settings.cri_socket is None:
+        yield
+        return
+    from runtime.cri.server import serve as serve_cri
+
+    async with serve_cri(settings.cri_socket, engine):
+        yield
 
 
 @contextmanager
