@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from flanneld.linux.netns import unmount
 from flanneld.log import Log
 from runtime.build.builder import Builder, Tools
 from runtime.containers.parts import Parts
@@ -25,6 +27,7 @@ from runtime.images.layers import Layers
 from runtime.images.registry.registries import Registries
 from runtime.images.registry.settings import RegistrySettings
 from runtime.images.store import Images
+from runtime.linux.mountinfo import mounts_of
 from runtime.linux.oci import Runc
 from runtime.networks.store import Networks
 from runtime.settings import Settings
@@ -57,6 +60,18 @@ class Engine:
         self.builder = Builder(Tools(layout, self.images, self.layers, self.containers, self.registries, self.events))
         self._id = _identity(layout.root / "engine-id")
 
+    async def open(self) -> None:
+        """Take over what an engine before this one left; raises EngineError, OSError."""
+        await self.volumes.load()
+        await self.networks.load()
+        await self.containers.load()
+
+    async def close(self) -> None:
+        """Leave everything as it is; containers go on."""
+        await self.containers.close()
+        await self.networks.close()
+        await self.registries.aclose()
+
     def info(self) -> dict[str, Any]:
         """What only the engine knows of /info, by the API's keys."""
         return {"ID": self._id}
@@ -69,15 +84,13 @@ async def opened(settings: Settings) -> AsyncIterator[Engine]:
     Raises Unavailable when another engine has the root directory, EngineError, OSError.
     """
     with _owned(settings.layout.root):
+        await asyncio.to_thread(_sweep, settings.layout.temporary)
         engine = Engine(settings)
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(engine.registries.aclose)
-            stack.push_async_callback(engine.networks.close)
-            stack.push_async_callback(engine.containers.close)
-            await engine.volumes.load()
-            await engine.networks.load()
-            await engine.containers.load()
+        try:
+            await engine.open()
             yield engine
+        finally:
+            await engine.close()
 
 
 async def serve(settings: Settings) -> None:
@@ -118,6 +131,15 @@ def _owned(root: Path) -> Iterator[None]:
         raise Unavailable(f"another engine works in {root}") from None
     finally:
         os.close(descriptor)
+
+
+def _sweep(temporary: Path) -> None:
+    """Remove what an engine that was killed had half made, or half removed: a build's mounts, layers, downloads."""
+    for mounted in reversed(mounts_of()):
+        if Path(mounted.target).is_relative_to(temporary.resolve()):
+            unmount(mounted.target)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(mode=0o700)
 
 
 def _identity(file: Path) -> str:

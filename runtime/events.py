@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -44,13 +44,13 @@ class Events:
         """What is kept of that time, oldest first."""
         return [event for event in self._kept if since_ns <= event.time_ns <= until_ns]
 
-    def listen(self) -> AsyncIterator[Event]:
+    def listen(self) -> AsyncGenerator[Event, None]:
         """What happens from this call on, for ever; the listener is forgotten when the iterator is closed."""
         queue: asyncio.Queue[Event] = asyncio.Queue(BEHIND)
         self._listeners[queue] = asyncio.get_running_loop()
         return self._told(queue)
 
-    async def _told(self, queue: asyncio.Queue[Event]) -> AsyncIterator[Event]:
+    async def _told(self, queue: asyncio.Queue[Event]) -> AsyncGenerator[Event, None]:
         with suppress(GeneratorExit):
             try:
                 while True:

@@ -26,22 +26,16 @@ from runtime.config import CreateRequest, HostConfig
 from runtime.containers.container import Container
 from runtime.containers.execs import ExecConfig
 from runtime.containers.origin import Origin
-from runtime.containers.parts import Parts
 from runtime.containers.record import State
 from runtime.containers.store import Containers
-from runtime.events import Events
-from runtime.images.content import Content
+from runtime.engine import Engine
 from runtime.images.image import OCI_LAYER, Descriptor
-from runtime.images.layers import Layers
 from runtime.images.reference import parse_reference
 from runtime.images.store import Images
 from runtime.layout import Layout
 from runtime.linux.cgroups import hierarchies
 from runtime.linux.mountinfo import mounts_of, parse_mountinfo
-from runtime.linux.oci import Runc
-from runtime.networks.store import Networks
 from runtime.settings import Settings
-from runtime.volumes import Volumes
 from runtime_images import Directory, Link, image_config, layer_tar
 from runtime_nets import EngineHost, engine_host
 
@@ -50,34 +44,14 @@ PATIENCE_S = 20.0
 IMAGE = "busybox"
 
 
-class Engine:
-    """The parts that containers need, as the engine puts them together."""
+class WorldEngine(Engine):
+    """An engine, and what tests do with one again and again."""
 
     def __init__(self, layout: Layout) -> None:
         for directory in (layout.root, layout.run, layout.temporary):
             directory.mkdir(parents=True, exist_ok=True)
-        settings = Settings(layout=layout, cni_conf_dir=layout.root / "net.d")
+        super().__init__(Settings(layout=layout, cni_conf_dir=layout.root / "net.d"))
         self.layout = layout
-        self.events = Events()
-        content = Content(layout)
-        layers = Layers(layout, content)
-        self.images = Images(layout, content, layers, self.events)
-        self.networks = Networks(layout, self.events, settings)
-        self.volumes = Volumes(layout, self.events)
-        runc = Runc(Path(settings.runc_program), layout.run / "runc")
-        parts = Parts(layout, self.images, layers, self.networks, self.volumes, self.events, runc, settings)
-        self.containers = Containers(parts)
-
-    async def open(self) -> None:
-        """Take over what is there."""
-        await self.volumes.load()
-        await self.networks.load()
-        await self.containers.load()
-
-    async def close(self) -> None:
-        """Leave everything as it is."""
-        await self.containers.close()
-        await self.networks.close()
 
     async def new(
         self, *command: str, name: str = "", network: str = "none", origin: Origin | None = None, **given: Any
@@ -99,7 +73,7 @@ class Engine:
         return [event.action for event in self.events.past(0, time.time_ns()) if event.actor == container.id]
 
 
-Story = Callable[[Engine], Coroutine[Any, Any, None]]
+Story = Callable[[WorldEngine], Coroutine[Any, Any, None]]
 
 
 @dataclass
@@ -107,7 +81,7 @@ class RuntimeWorld:
     """An engine on a host."""
 
     host: EngineHost
-    engine: Engine
+    engine: WorldEngine
     ids: set[str] = field(default_factory=set)
     """Of all containers that ever were."""
 
@@ -178,7 +152,7 @@ class RuntimeWorld:
         self._open()
 
     def _open(self) -> None:
-        self.engine = self.host.call(Engine, self.engine.layout)
+        self.engine = self.host.call(WorldEngine, self.engine.layout)
         self.run(self.engine.open())
         for container in self.containers.all():
             self._known(container)
@@ -237,7 +211,7 @@ def runtime_world(directory: Path) -> Iterator[RuntimeWorld]:
     """An engine with busybox, until the end of the context; then every container is removed, and nothing may be left of them."""
     layout = Layout(directory / "root", Path("/run/tartan"))
     with engine_host() as host:
-        world = RuntimeWorld(host, host.call(Engine, layout))
+        world = RuntimeWorld(host, host.call(WorldEngine, layout))
         host.call(add_busybox, world.engine.images)
         host.run(world.engine.open())
         try:
@@ -270,7 +244,7 @@ def add_busybox(images: Images) -> None:
 
 
 async def _live(root: str, run: str, module: str, story: str) -> None:
-    engine = Engine(Layout(Path(root), Path(run)))
+    engine = WorldEngine(Layout(Path(root), Path(run)))
     await engine.open()
     tell: Story = getattr(importlib.import_module(module), story)
     await tell(engine)

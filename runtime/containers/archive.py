@@ -13,13 +13,13 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from runtime.containers.path_stat import PathStat, base_name, clean_path, stat_in
-from runtime.containers.piped import from_thread, in_own_thread, into_thread
 from runtime.containers.tar_in import Extraction, unpack
 from runtime.containers.tar_out import TarOut
 from runtime.containers.users import find_user
 from runtime.containers.view import View, view_of
 from runtime.errors import EngineError, InvalidParameter, NotFound
 from runtime.linux.inroot import open_in
+from runtime.piped import from_thread, in_own_thread, into_thread
 
 if TYPE_CHECKING:
     from runtime.containers.container import Container

@@ -25,6 +25,8 @@ from runtime.errors import InvalidParameter, NotSupported
 from runtime.linux.clamp import held
 from runtime.linux.controllers import controllers
 
+RUNTIMES = ("", "runc", "io.containerd.runc.v2")
+"""What a client may call the one there is."""
 OOM_SCORES = range(-1000, 1001)
 HOSTNAME_BYTES = 64
 """utsname's (uname(2))."""
@@ -38,6 +40,8 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
     _check_host(host)
     holds = held()
     warnings = check_resources(host, controllers()) + spec_warnings(host, holds)
+    if host.network_mode == HOST and host.port_bindings:
+        warnings.append("Published ports are discarded when using host network mode")
     security = parse_security(host.security_opt)
     if security.seccomp not in ("", UNCONFINED):
         parse_profile(security.seccomp, ())
@@ -87,7 +91,9 @@ def _check_host(host: HostConfig) -> None:
     check_modes(host)
     check_sysctls(host)
     if host.isolation not in ("", "default"):
-        raise InvalidParameter(f'invalid isolation "{host.isolation}"')
+        raise InvalidParameter(f"invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
+    if host.runtime not in RUNTIMES:
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
     if host.shm_size < 0:
         raise InvalidParameter("SHM size can not be less than 0")
     if host.oom_score_adj not in OOM_SCORES:

@@ -104,8 +104,8 @@ class Container:
         self.change(life=msgspec.structs.replace(self.record.life, **fields))
 
     async def save(self, record: Record | None = None) -> None:
-        """Write the record, or what it is about to be, to disk; raises OSError."""
-        await asyncio.to_thread(write_record, self.directory, record or self.record)
+        """Write the record, or what it is about to be, to disk; raises OSError. Power loss may take one that goes at its end."""
+        await asyncio.to_thread(write_record, self.directory, record or self.record, durable=not self.root.is_volatile)
 
     def wait(self, condition: Condition) -> asyncio.Future[WaitResult]:
         """Its end of that kind, counted from this call on."""

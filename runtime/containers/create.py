@@ -9,7 +9,8 @@ import asyncio
 import os
 import secrets
 import shutil
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from runtime.containers.bundle import sweep_bundle
 from runtime.containers.check import check, check_request
 from runtime.containers.container import Container
 from runtime.containers.defaults import settle
-from runtime.containers.index import Index
+from runtime.containers.index import Claims, Index
 from runtime.containers.log_options import DRIVERS, Rotation, rotation
 from runtime.containers.merge import command, merge
 from runtime.containers.mount_sources import MountSources, Sources
@@ -30,9 +31,10 @@ from runtime.containers.record import MountPoint, Record
 from runtime.containers.records import sync_directory
 from runtime.containers.restart import check_policy
 from runtime.containers.stubs import make_stubs
-from runtime.errors import InvalidParameter
+from runtime.errors import InvalidParameter, NotFound
 from runtime.images.image import Image
 from runtime.linux.inroot import DIRECTORY, open_in, opened
+from runtime.networks.names import split_link
 
 _JOINED = "container:"
 
@@ -46,27 +48,33 @@ class Creator:
         self._sources = MountSources(parts, index)
 
     async def create(self, name: str, request: CreateRequest, origin: Origin) -> Created:
-        """A container, whole or not at all; raises NotFound (image, network), InvalidParameter, Conflict (name), OSError."""
+        """A container, whole or not at all; raises NotFound (the image), InvalidParameter, Conflict (name), OSError."""
         identity = secrets.token_hex(32)
         check_request(request)
         with self._index.claimed(name, identity) as claims:
             image = self._image(request.image, origin)
             claims.images.update([image.id] if image else [])
-            host = self._host(request.host_config)
-            config = self._config(request, host, image, identity, origin)
-            warnings = check(config, host)
-            check_policy(host.restart_policy, host)
-            rotation(host.log_config, Rotation(0, 1))
-            endpoints = self._endpoints(request.networking_config, config, host)
-            async with AsyncExitStack() as undo:
-                sources = await self._sources.resolve(config, host, claims, undo)
-                record = self._record(identity, claims.name, origin, config, host)
-                record = _complete(record, image, endpoints, sources)
-                container = await self._made(record, undo)
-                undo.pop_all()
+            with _image_is_there():
+                container, warnings = await self._composed(identity, request, origin, image, claims)
             self._index.add(container)
         self._parts.events.tell("container", "create", identity, container.facts())
         return Created(identity, warnings)
+
+    async def _composed(
+        self, identity: str, request: CreateRequest, origin: Origin, image: Image | None, claims: Claims
+    ) -> tuple[Container, list[str]]:
+        host = self._host(request.host_config)
+        config = self._config(request, host, image, identity, origin)
+        warnings = check(config, host)
+        check_policy(host.restart_policy, host)
+        rotation(host.log_config, Rotation(0, 1))
+        endpoints = self._endpoints(request.networking_config, config, host)
+        async with AsyncExitStack() as undo:
+            sources = await self._sources.resolve(config, host, claims, undo)
+            record = self._record(identity, claims.name, origin, config, host)
+            container = await self._made(_complete(record, image, endpoints, sources), undo)
+            undo.pop_all()
+        return container, warnings
 
     def _image(self, name: str, origin: Origin) -> Image | None:
         if origin.kind == SANDBOX and not name:
@@ -77,7 +85,7 @@ class Creator:
         wanted = origin.platform.split("/") if origin.platform else []
         have = [image.config.os, image.config.architecture]
         if wanted and wanted[:2] != have[: len(wanted[:2])]:
-            raise InvalidParameter(
+            raise NotFound(
                 f"image with reference {name} was found but its platform ({'/'.join(have)}) "
                 f"does not match the specified platform ({origin.platform})"
             )
@@ -91,8 +99,16 @@ class Creator:
             network_mode=self._by_id(settled.network_mode),
             pid_mode=self._by_id(settled.pid_mode),
             ipc_mode=self._by_id(settled.ipc_mode),
+            links=tuple(self._known_link(text) for text in settled.links),
             log_config=LogConfig(type=host.log_config.type or DRIVERS[0], config=host.log_config.config),
         )
+
+    def _known_link(self, text: str) -> str:
+        try:
+            self._index.find(split_link(text)[0])
+        except NotFound as error:
+            raise InvalidParameter(f"could not get container for {split_link(text)[0]}: {error}") from error
+        return text
 
     def _by_id(self, mode: str) -> str:
         if not mode.startswith(_JOINED):
@@ -155,7 +171,8 @@ class Creator:
                     await self._copy_up(root, point)
             await asyncio.to_thread(sweep_bundle, container.bundle)
         await container.save()
-        await asyncio.to_thread(sync_directory, container.directory.parent)
+        if not container.root.is_volatile:
+            await asyncio.to_thread(sync_directory, container.directory.parent)
         return container
 
     async def _copy_up(self, root: Path, point: MountPoint) -> None:
@@ -169,6 +186,15 @@ class Creator:
                 await self._parts.volumes.populate(point.name, Path(f"/proc/self/fd/{found}"))
             finally:
                 os.close(found)
+
+
+@contextmanager
+def _image_is_there() -> Iterator[None]:
+    """Whatever else is missing is the request's fault: clients take a 404 for a missing image, pull it, and ask again."""
+    try:
+        yield
+    except NotFound as error:
+        raise InvalidParameter(str(error)) from error
 
 
 def _complete(record: Record, image: Image | None, endpoints: dict[str, EndpointSettings], sources: Sources) -> Record:

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from runtime.containers.piped import from_thread
 from runtime.containers.tar_out import TarOut
 from runtime.linux.inroot import opened
+from runtime.piped import from_thread
 
 if TYPE_CHECKING:
     from runtime.containers.container import Container

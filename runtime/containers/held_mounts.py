@@ -51,7 +51,8 @@ class HeldMounts:
     async def _ready(self, container: Container, number: int, point: MountPoint, held: AsyncExitStack) -> MountPoint:
         place = container.bundle / MOUNTS / str(number)
         if point.type == "volume":
-            source = await self._parts.volumes.mount(point.name, container.id)
+            facts = {"destination": point.target, "read/write": str(point.writable).lower(), "propagation": ""}
+            source = await self._parts.volumes.mount(point.name, container.id, **facts)
             held.push_async_callback(self._parts.volumes.unmount, point.name, container.id)
         elif point.type == "image":
             await asyncio.to_thread(self._mount_image, point.source, place)

@@ -52,7 +52,7 @@ class Launcher:
             joined, points = await self._gathered(container, held)
             record = _begun(container.record, joined)
             await asyncio.to_thread(self._write_bundle, container, joined, points)
-            held.process.push_async_callback(self._parts.runc.delete, container.id)
+            held.process.push_async_callback(self._forget, container)
             pid = await self._run(container, record)
         except BaseException:
             await held.give_back()
@@ -88,6 +88,12 @@ class Launcher:
 
     async def _release_network(self, container: Container) -> None:
         await self._parts.networks.release(container.record)
+
+    async def _forget(self, container: Container) -> None:
+        """Nothing of it runs any more, or is to."""
+        runc, group = self._parts.runc, Cgroup.at(self.cgroup(container.record))
+        if not await asyncio.to_thread(runc.forget, container.id, group):
+            await runc.delete(container.id)
 
     async def _run(self, container: Container, record: Record) -> int:
         """The record is written while the runtime is at work: should we die now, the next engine knows what to look for."""
@@ -162,7 +168,7 @@ class Launcher:
         await self._mounts.adopt(container, held.process)
         container.root.adopt()
         held.process.push_async_callback(container.root.drop)
-        held.process.push_async_callback(self._parts.runc.delete, container.id)
+        held.process.push_async_callback(self._forget, container)
         if not container.record.netns:
             held.network.push_async_callback(self._release_network, container)
         container.holdings = held
@@ -173,7 +179,7 @@ class Launcher:
         time, for the kernel writes all that is to be written on that disk, unless it is volatile. Gives whether the kernel killed
         something for want of memory.
         """
-        oom = await asyncio.to_thread(self._oom_kills, container)
+        oom = Cgroup.at(self.cgroup(container.record)).oom_kills() > 0
         held, container.holdings = container.holdings or Holdings(), None
         rest = asyncio.create_task(give_back(held.process))
         try:
@@ -184,15 +190,13 @@ class Launcher:
         finally:
             await rest
 
-    def _oom_kills(self, container: Container) -> bool:
-        return Cgroup.at(self.cgroup(container.record)).oom_kills() > 0
-
     async def abandon(self, container: Container) -> None:
         """Nothing of it runs: let go of the monitor, one that waits for a start ends, and delete the bundle; raises OSError."""
         if container.monitor is not None:
             container.monitor.close()
             container.monitor = None
-        await asyncio.to_thread(bundle.sweep_bundle, container.bundle)
+        if container.bundle.exists():
+            await asyncio.to_thread(bundle.sweep_bundle, container.bundle)
 
 
 def _begun(record: Record, joined: Joined) -> Record:

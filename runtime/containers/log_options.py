@@ -29,7 +29,7 @@ class Rotation:
 def rotation(config: LogConfig, default: Rotation) -> Rotation:
     """What the options say, on top of the engine's; raises InvalidParameter in Docker's words."""
     if config.type and config.type not in DRIVERS:
-        raise InvalidParameter(f"logger: no log driver named '{config.type}' is registered")
+        raise InvalidParameter(f'error looking up logging plugin {config.type}: plugin "{config.type}" not found')
     options = config.config
     for name in options:
         if name not in _KNOWN:

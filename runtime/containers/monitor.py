@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from asyncio.subprocess import DEVNULL
+import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +24,7 @@ from runtime.monitor import wire
 from runtime.monitor.build import built_monitor
 from runtime.monitor.control import LOST, Control, NotRunning, read_exit
 from runtime.monitor.wire import Exit
+from runtime.networks.blocking import to_the_end
 
 __all__ = ["LOST", "Exit", "LogSettings", "Monitor", "MonitorSettings", "NotRunning", "StartFailed", "Stream", "read_exit"]
 log = Log(__name__)
@@ -98,15 +99,13 @@ class Monitor:
         try:
             with theirs:
                 arguments = [*_arguments(directory, settings), *command]
-                child = await asyncio.create_subprocess_exec(
-                    "tartan-monitor", *arguments, executable=program, stdin=theirs.fileno(), stdout=DEVNULL, stderr=DEVNULL
-                )
+                # In a thread, not asyncio's way: it goes on in the background at once, and needs neither watcher nor transport.
+                await to_the_end(_spawn, program, arguments, theirs.fileno())
         except BaseException:
             ours.close()
             raise
         monitor = Monitor(directory, await _controlling(ours, directory))
         try:
-            await child.wait()  # it has gone on in the background
             await monitor._control.greeted()
         except BaseException:
             monitor.close()
@@ -199,6 +198,12 @@ def _arguments(directory: Path, settings: MonitorSettings) -> list[str]:
     log = settings.log
     logging = [log.format, str(log.path), str(log.max_bytes), str(log.max_files)] if log else ["none", "-", "0", "1"]
     return [settings.name, str(directory), flags or "-", *logging]
+
+
+def _spawn(program: Path, arguments: list[str], control: int) -> None:
+    """Start a monitor, and return when it has gone on in the background. Blocking, shortly; raises OSError."""
+    quiet = subprocess.DEVNULL
+    subprocess.run(["tartan-monitor", *arguments], executable=program, stdin=control, stdout=quiet, stderr=quiet, check=False)
 
 
 async def _connect(directory: Path) -> socket.socket:

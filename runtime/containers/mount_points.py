@@ -29,7 +29,7 @@ def parse_bind(text: str, driver: str) -> MountPoint:
     if mode and not _is_mode(mode):
         raise InvalidParameter(f"invalid mode: {mode}")
     words = frozenset(mode.split(",")) if mode else frozenset()
-    clean = _check_target(text, target)
+    clean = _check_target(text, target, "bind" if source.startswith("/") else "volume")
     writable = not words & {"ro", "rro"}
     propagation = next(iter(words & PROPAGATIONS), "")
     if source.startswith("/"):
@@ -52,14 +52,13 @@ def _is_mode(text: str) -> bool:
     )
 
 
-def _check_target(whole: str, target: str) -> str:
+def _check_target(whole: str, target: str, kind: str) -> str:
+    wrong = f"invalid volume specification: '{whole}': invalid mount config for type \"{kind}\""
     if not target.startswith("/"):
-        raise InvalidParameter(
-            f"invalid volume specification: '{whole}': invalid mount path: '{target}' mount path must be absolute"
-        )
+        raise InvalidParameter(f"{wrong}: invalid mount path: '{target}' mount path must be absolute")
     clean = posixpath.normpath(target)
     if clean.strip("/") == "":
-        raise InvalidParameter(f"invalid volume specification: '{whole}': invalid specification: destination can't be '/'")
+        raise InvalidParameter(f"{wrong}: invalid specification: destination can't be '/'")
     return "/" + clean.lstrip("/")
 
 

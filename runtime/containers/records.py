@@ -19,19 +19,21 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
 
-def write_record(directory: Path, record: Record) -> None:
-    """Replace the record in that directory; it is on the disk when this returns. Raises OSError."""
+def write_record(directory: Path, record: Record, *, durable: bool = True) -> None:
+    """Replace the record in that directory; `durable`: it is on the disk when this returns. Raises OSError."""
     half = directory / f".{NAME}"
     descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         data = memoryview(_encoder.encode(record))
         while data:
             data = data[os.write(descriptor, data) :]
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     os.rename(half, directory / NAME)
-    sync_directory(directory)
+    if durable:
+        sync_directory(directory)
 
 
 def sync_directory(directory: Path) -> None:
@@ -43,10 +45,18 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def has_record(directory: Path) -> bool:
+    """Whether one was ever written whole; power loss makes those that were not synced empty."""
+    try:
+        return (directory / NAME).stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def read_records(containers: Path) -> Iterator[Record]:
     """Every record below; one that cannot be read is logged and left where it is, for somebody to look at."""
     for directory in sorted(containers.iterdir()) if containers.is_dir() else []:
-        if not ID.fullmatch(directory.name):
+        if not ID.fullmatch(directory.name) or not has_record(directory):
             continue
         try:
             record = _decoder.decode((directory / NAME).read_bytes())

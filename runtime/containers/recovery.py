@@ -24,7 +24,7 @@ from runtime.containers.namespaces import other
 from runtime.containers.origin import BUILD
 from runtime.containers.parts import Parts
 from runtime.containers.record import State
-from runtime.containers.records import ID, NAME, read_records
+from runtime.containers.records import ID, has_record, read_records
 from runtime.containers.removing import Remover
 from runtime.containers.restart import restarts_with_engine
 
@@ -49,7 +49,7 @@ class Recovery:
         containers = [Container(record, layout, self._parts.layers) for record in records]
         for container in containers:
             self._index.add(container)
-        await asyncio.to_thread(_sweep, layout.containers, layout.temporary)
+        await asyncio.to_thread(_sweep, layout.containers)
         running = [container for container in containers if container.is_running]
         ends = await asyncio.gather(*(self._adopted(container) for container in running))
         await self._parts.networks.restore(
@@ -139,14 +139,11 @@ def _sweep_away(path: Path) -> None:
     bundle.sweep_bundle(path)
 
 
-def _sweep(containers: Path, temporary: Path) -> None:
-    """What was never made, and what was being deleted."""
+def _sweep(containers: Path) -> None:
+    """What was never made."""
     for path in _directories(containers):
-        if ID.fullmatch(path.name) and not (path / NAME).exists():
+        if ID.fullmatch(path.name) and not has_record(path):
             log.info("half-made container swept away", id=path.name[:12])
-            shutil.rmtree(path, ignore_errors=True)
-    for path in _directories(temporary):
-        if path.name.startswith("removed-"):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -14,12 +14,12 @@ from runtime.containers.index import Index
 from runtime.containers.lifecycle import Lifecycle
 from runtime.containers.origin import BUILD, POD_CONTAINER, SANDBOX
 from runtime.containers.parts import Parts
-from runtime.containers.prune import Pruned, PruneFilter
 from runtime.containers.record import State
 from runtime.containers.stopping import Stopper
 from runtime.containers.transitions import ALIVE, IDLE, Verb, check
 from runtime.containers.waiting import WaitResult
 from runtime.errors import Conflict, EngineError, NotFound
+from runtime.prune import Pruned, PruneFilter
 
 log = Log(__name__)
 
@@ -58,7 +58,8 @@ class Remover:
     async def _remove(self, container: Container, volumes: bool) -> None:
         container.live(state=State.REMOVING)
         try:
-            await container.save()
+            if not container.root.is_volatile:  # which the next engine would remove anyhow
+                await container.save()
             await self._launcher.abandon(container)
             await asyncio.to_thread(self._delete_files, container)
         except (EngineError, OSError) as error:

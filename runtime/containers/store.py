@@ -24,12 +24,12 @@ from runtime.containers.lifecycle import Lifecycle
 from runtime.containers.monitor import NotRunning, Stream
 from runtime.containers.origin import Created, Origin
 from runtime.containers.parts import Parts
-from runtime.containers.prune import Pruned, parse_prune
 from runtime.containers.recovery import Recovery
 from runtime.containers.removing import Remover
 from runtime.containers.stopping import Stopper
 from runtime.containers.transitions import Verb, check
 from runtime.containers.waiting import Condition
+from runtime.prune import Pruned, parse_prune
 
 if TYPE_CHECKING:
     import asyncio

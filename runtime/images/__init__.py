@@ -1,1 +1,1 @@
-"""What containers are made of: blobs by digest, layers unpacked, images and their names, and their ways in and out: registries, archives."""
+"""What containers are made of: blobs, layers, images and their names, and their ways in and out, registries and archives."""

@@ -12,7 +12,7 @@ from flanneld.linux import netns
 from runtime.config import EndpointSettings, NetworkingConfig, PortBinding
 from runtime.networks.network import NetworkRequest
 from runtime_nets import HOST_ADDRESS, ask
-from runtime_world import Engine, RuntimeWorld, runtime_world
+from runtime_world import RuntimeWorld, WorldEngine, runtime_world
 
 SERVE = ("sh", "-c", "while true; do echo -n hello | nc -l -p 80; done")
 SLEEP = ("sleep", "600")
@@ -24,7 +24,7 @@ def world(tmp_path: Path) -> Iterator[RuntimeWorld]:
         yield made
 
 
-async def a_web_server_and_a_client(engine: Engine) -> None:
+async def a_web_server_and_a_client(engine: WorldEngine) -> None:
     """In a network of their own; the server is published and has an alias."""
     await engine.networks.create(NetworkRequest(name="mine"))
     aliases = NetworkingConfig(endpoints_config={"mine": EndpointSettings(aliases=("www",))})

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from runtime.config import RestartPolicy
 from runtime.containers.record import State
-from runtime_world import Engine, RuntimeWorld, runtime_world
+from runtime_world import RuntimeWorld, WorldEngine, runtime_world
 
 ALWAYS = RestartPolicy(name="always")
 UNLESS_STOPPED = RestartPolicy(name="unless-stopped")
 TICKS = ("sh", "-c", "while :; do echo tick; sleep 0.02; done")
 
 
-async def several_states(engine: Engine) -> None:
+async def several_states(engine: WorldEngine) -> None:
     await engine.started(*TICKS, name="ticks")
     await engine.started("sh", "-c", "sleep 0.5; exit 3", name="ends")
     await engine.started("sh", "-c", "sleep 0.5; exit 4", name="gone", auto_remove=True, volumes={"/data": {}})
@@ -55,7 +55,7 @@ def _goes_on(world: RuntimeWorld) -> None:
     assert ticks.record.life.exit_code == 137
 
 
-async def one(engine: Engine) -> None:
+async def one(engine: WorldEngine) -> None:
     await engine.started("sleep", "1000", name="web")
 
 
@@ -78,7 +78,7 @@ def test_what_was_never_made_and_what_was_being_deleted_is_swept_away(tmp_path: 
         assert list(layout.containers.iterdir()) == list(layout.temporary.iterdir()) == []
 
 
-async def starting(engine: Engine) -> None:
+async def starting(engine: WorldEngine) -> None:
     made = [await engine.new("sleep", "1000") for _ in range(6)]
     tasks = [asyncio.ensure_future(engine.containers.start(container)) for container in made]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

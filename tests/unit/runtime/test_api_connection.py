@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runtime.docker_api import exchange
 from runtime.docker_api.exchange import Bytes, Empty, Hijack, Json, Later, Lines, Request, Response, Sink, Source, Text
 from runtime.errors import Conflict, InvalidParameter, NotFound, NotModified
 from runtime_api import answering, message, talking
@@ -188,6 +189,30 @@ async def test_what_streams_to_a_client_that_has_left_is_ended(tmp_path: Path) -
             await ended.wait()
 
 
+async def test_a_hijacked_connection_ends_when_its_client_has_left_though_nothing_is_said(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def quiet(source: Source, sink: Sink) -> None:
+        try:
+            assert await source.read(100) == b""
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def attach(_: Request) -> Response:
+        return Hijack(quiet)
+
+    async with answering(tmp_path / "s", attach) as path:
+        async with talking(path) as talk:
+            await talk.say(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await talk.head()
+            talk.writer.write_eof()
+            await asyncio.sleep(0.05)
+            assert not ended.is_set()
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
 async def test_what_is_done_for_a_client_that_has_left_is_done_to_its_end(tmp_path: Path) -> None:
     begun, done = asyncio.Event(), asyncio.Event()
 
@@ -234,6 +259,13 @@ async def test_a_body_that_is_cut_off_or_broken_is_the_requests_fault(tmp_path: 
                 await talk.say(b"POST / HTTP/1.1\r\nHost: x\r\n" + rest)
                 talk.writer.write_eof()
                 assert (await talk.head())[0] == 400
+
+
+async def test_a_json_body_that_does_not_come_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "BODY_S", 0.05)
+    async with answering(tmp_path / "s", echo) as path, talking(path) as talk:
+        await talk.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
+        assert (await talk.head())[0] == 400
 
 
 async def test_a_head_request_gets_the_length_and_no_body(tmp_path: Path) -> None:

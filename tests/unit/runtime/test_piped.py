@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from runtime.containers.piped import from_thread, in_own_thread, into_thread
+from runtime.piped import from_thread, in_own_thread, into_thread
 
 
 async def chunks_of(size: int, count: int) -> AsyncIterator[bytes]:

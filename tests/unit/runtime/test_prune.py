@@ -1,8 +1,8 @@
 import pytest
 
 from runtime import clock
-from runtime.containers.prune import PruneFilter, parse_prune, parse_until
 from runtime.errors import InvalidParameter
+from runtime.prune import PruneFilter, parse_prune, parse_until
 
 HOUR_NS = 3600 * 10**9
 NOW_NS = 1_700_000_000 * 10**9
