@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 from runtime.clock import text_of
 from runtime.containers.logs import LogLine, LogQuery, read_logs
@@ -18,6 +19,7 @@ from runtime.errors import InvalidParameter, NotSupported
 
 if TYPE_CHECKING:
     from runtime.containers.container import Container
+    from runtime.containers.record import Record
 
 
 async def logs(engine: Backend, request: Request) -> Response:
@@ -37,7 +39,8 @@ async def logs(engine: Backend, request: Request) -> Response:
         stderr=outputs[1],
     )
     tty = container.record.config.tty
-    parts = _render(_read(container, path, wanted), framed=not tty, timestamps=query.flag("timestamps"))
+    prefix = details(container.record) if query.flag("details") else b""
+    parts = _render(_read(container, path, wanted), framed=not tty, timestamps=query.flag("timestamps"), prefix=prefix)
     return Bytes(parts, content_type(tty=tty, version=request.version), at_once=True)
 
 
@@ -63,10 +66,25 @@ def _read(container: Container, path: Path, query: LogQuery) -> AsyncIterator[Lo
     return read_logs(path, query, lambda: container.is_running)
 
 
-async def _render(lines: AsyncIterator[LogLine], *, framed: bool, timestamps: bool) -> AsyncIterator[bytes]:
+async def _render(lines: AsyncIterator[LogLine], *, framed: bool, timestamps: bool, prefix: bytes = b"") -> AsyncIterator[bytes]:
     async for line in lines:
-        data = f"{text_of(line.time_ns)} ".encode() + line.data if timestamps and line.starts else line.data
+        data = line.data
+        if line.starts:
+            data = (f"{text_of(line.time_ns)} ".encode() if timestamps else b"") + prefix + data
         yield frame(line.stream, data) if framed else data
+
+
+def details(record: Record) -> bytes:
+    """What stands before each line of a log with its details: the labels and variables that its log options name."""
+    options = record.host.log_config.config
+    variables = dict(text.partition("=")[::2] for text in record.config.env)
+    chosen = {
+        name: values[name]
+        for option, values in (("labels", record.config.labels), ("env", variables))
+        for name in options.get(option, "").split(",")
+        if name in values
+    }
+    return ",".join(f"{quote_plus(name)}={quote_plus(value)}" for name, value in sorted(chosen.items())).encode() + b" "
 
 
 async def stats(engine: Backend, request: Request) -> Response:
