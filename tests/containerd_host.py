@@ -46,8 +46,8 @@ class CriError(Exception):
 class CriClient:
     """CRI calls by name, with requests and responses as in api.proto; one thread's."""
 
-    def __init__(self, host: LabHost) -> None:
-        self._child = host.popen([*CLIENT, SOCKET], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, host: LabHost, socket: str = SOCKET) -> None:
+        self._child = host.popen([*CLIENT, socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._numbers = count()
 
     def __call__(self, call: str, **request: Any) -> dict[str, Any]:
@@ -56,14 +56,21 @@ class CriClient:
 
     def at_once(self, call: str, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The same call with each of the requests, all at the same time; raises CriError for the first that is refused."""
+        return self.hear([self.say(call, request) for request in requests], call)
+
+    def say(self, call: str, request: Mapping[str, Any], timeout_s: float = TIMEOUT_S) -> int:
+        """Begin a call; returns its number, by which its answer is heard."""
         assert self._child.stdin
-        assert self._child.stdout
-        wanted = {next(self._numbers): request for request in requests}
-        for number, request in wanted.items():
-            print(json.dumps({"id": number, "call": call, "request": request, "timeout_s": TIMEOUT_S}), file=self._child.stdin)
+        number = next(self._numbers)
+        print(json.dumps({"id": number, "call": call, "request": request, "timeout_s": timeout_s}), file=self._child.stdin)
         self._child.stdin.flush()
+        return number
+
+    def hear(self, wanted: Sequence[int], call: str) -> list[dict[str, Any]]:
+        """The answers of these calls; those of others are dropped. Raises CriError for the first that is refused."""
+        assert self._child.stdout
         said: dict[int, dict[str, Any]] = {}
-        while said.keys() != wanted.keys():
+        while said.keys() != set(wanted):
             line = self._child.stdout.readline()
             if not line:
                 raise CriError(f"{call}: the client has ended")
@@ -100,12 +107,12 @@ class CriPod:
 
 
 class ContainerdHost:
-    """A containerd that runs; `containerd_host` makes it."""
+    """A containerd that runs; `containerd_host` makes it. Another runtime is asked the same at its own socket."""
 
-    def __init__(self, host: LabHost, cgroup: str) -> None:
+    def __init__(self, host: LabHost, cgroup: str, socket: str = SOCKET) -> None:
         self.host = host
         self.cgroup = cgroup
-        self.cri = CriClient(host)
+        self.cri = CriClient(host, socket)
 
     def run_pod(self, name: str, ports: Ports = NO_PORTS, command: Sequence[str] = SERVE) -> CriPod:
         """All that a kubelet does for a pod of one container."""

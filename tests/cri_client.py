@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
@@ -24,17 +25,35 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message_factory import GetMessageClass
 
 MOST_AT_ONCE = 32
+MOST_BYTES = 16 << 20
+"""Of an answer, as for a kubelet."""
 METHODS = {method.name: method for service in api_pb2.DESCRIPTOR.services_by_name.values() for method in service.methods}
 """Of RuntimeService and ImageService, which share no name."""
 
 
 def call(channel: grpc.Channel, name: str, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """One unary call; raises grpc.RpcError."""
+    """One call; of one that streams, what comes until it is over or time is up, as `responses`. Raises grpc.RpcError."""
     method = METHODS[name]
     ask, answer = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     path = f"/{method.containing_service.full_name}/{name}"
+    if method.server_streaming:
+        return {"responses": [render(each) for each in stream(channel, path, ask, answer, timeout_s)]}
     rpc = channel.unary_unary(path, request_serializer=ask.SerializeToString, response_deserializer=answer.FromString)
     response = rpc(ParseDict(request, ask()), timeout=timeout_s, wait_for_ready=True)
+    return render(response)
+
+
+def stream(channel: grpc.Channel, path: str, ask: Any, answer: Any, timeout_s: float) -> Iterator[Any]:
+    """What a call without arguments brings until time is up."""
+    rpc = channel.unary_stream(path, request_serializer=ask.SerializeToString, response_deserializer=answer.FromString)
+    try:
+        yield from rpc(ask(), timeout=timeout_s, wait_for_ready=True)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise
+
+
+def render(response: Any) -> dict[str, Any]:
     return MessageToDict(response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
@@ -55,7 +74,8 @@ def tell(answers: SimpleQueue[Future[dict[str, Any]] | None]) -> None:
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which still need us to clean up; we end with our input
     answers: SimpleQueue[Future[dict[str, Any]] | None] = SimpleQueue()
-    with grpc.insecure_channel(f"unix:{sys.argv[1]}") as channel, ThreadPoolExecutor(MOST_AT_ONCE) as threads:
+    options = [("grpc.max_receive_message_length", MOST_BYTES)]
+    with grpc.insecure_channel(f"unix:{sys.argv[1]}", options) as channel, ThreadPoolExecutor(MOST_AT_ONCE) as threads:
         threads.submit(tell, answers)
         try:
             for line in sys.stdin:

@@ -18,6 +18,8 @@ from lab.pods import NETNS, LabHost
 
 CGROUPS = Path("/sys/fs/cgroup")
 CNI_STATE = Path("/var/lib/cni")
+NAMESPACES = (NETNS, Path("/run/tartan/netns"))
+"""Where runtimes keep network namespaces."""
 SETTLE_S = 5.0
 """How long what is on its way out may take: plugins may answer DEL first and delete the link afterwards."""
 
@@ -71,7 +73,7 @@ def _groups(cgroup: str) -> list[Path]:
 
 
 def _files() -> set[str]:
-    found = {f"netns {name}" for name in os.listdir(NETNS)} if NETNS.is_dir() else set()
+    found = {f"netns {name}" for place in NAMESPACES if place.is_dir() for name in os.listdir(place)}
     return found | {f"file {path}" for path in CNI_STATE.rglob("*") if not path.is_dir()}
 
 
