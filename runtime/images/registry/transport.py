@@ -8,6 +8,7 @@ us to, and one reached by TLS may not send us on without.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
@@ -108,6 +109,7 @@ def _new_client(verified: bool, directory: Path | None, *, direct: bool) -> http
     """Blocking: the HTTP library is loaded when it is needed first, and certificates are many."""
     import httpx
 
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request else
     return httpx.AsyncClient(
         verify=_context(verified, directory),
         timeout=httpx.Timeout(IDLE_S, connect=CONNECT_S, pool=None),

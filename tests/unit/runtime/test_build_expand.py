@@ -51,7 +51,13 @@ def test_white_space_of_a_variable_separates_words_outside_of_quotes() -> None:
 
 @pytest.mark.parametrize(
     ("word", "why"),
-    [("${unset:?tell}", "unset: tell"), ("${a", "missing|modifier"), ("'a", "single-quote"), ('"a', "double-quote"), ("${}", "bad")],
+    [
+        ("${unset:?tell}", "unset: tell"),
+        ("${a", "missing|modifier"),
+        ("'a", "single-quote"),
+        ('"a', "double-quote"),
+        ("${}", "bad"),
+    ],
 )
 def test_what_cannot_be_expanded_is_refused(word: str, why: str) -> None:
     with pytest.raises(InvalidParameter, match=why):
