@@ -16,6 +16,9 @@ from runtime.errors import InvalidParameter
 
 T = TypeVar("T")
 
+INTEGERS = range(-(1 << 63), 1 << 63)
+"""Docker's are of 64 bits, and so are those of all that ours are handed on to."""
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))  # msgspec's own says it of no subclass
 class Value(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -43,6 +46,8 @@ def _without_nulls(document: object) -> object:
         return {key: _without_nulls(value) for key, value in document.items() if value is not None}
     if isinstance(document, list):
         return [_without_nulls(value) for value in document]
+    if isinstance(document, int) and document not in INTEGERS:
+        raise InvalidParameter(f"invalid number {str(document)[:100]}, expected one of 64 bits")
     return document
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -28,7 +27,9 @@ from runtime.images.registry.registries import Registries
 from runtime.images.registry.settings import RegistrySettings
 from runtime.images.store import Images
 from runtime.linux.mountinfo import mounts_of
+from runtime.linux.nesting import make_room
 from runtime.linux.oci import Runc
+from runtime.linux.trees import discard_tree
 from runtime.networks.store import Networks
 from runtime.settings import Settings
 from runtime.volumes import Volumes
@@ -58,10 +59,14 @@ class Engine:
         self.containers = Containers(parts)
         self.execs = self.containers.execs
         self.builder = Builder(Tools(layout, self.images, self.layers, self.containers, self.registries, self.events))
+        self._runc_version = ""
         self._id = _identity(layout.root / "engine-id")
 
     async def open(self) -> None:
-        """Take over what an engine before this one left; raises EngineError, OSError."""
+        """Take over what an engine before this one left; raises EngineError (there is no runc), OSError."""
+        self._runc_version = await self.runc.version()
+        await asyncio.to_thread(make_room)
+        await asyncio.to_thread(_sweep, self.settings.layout.temporary)
         await self.volumes.load()
         await self.networks.load()
         await self.containers.load()
@@ -74,7 +79,7 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """What only the engine knows of /info, by the API's keys."""
-        return {"ID": self._id}
+        return {"ID": self._id, "RuncCommit": {"ID": self._runc_version, "Expected": self._runc_version}}
 
 
 @asynccontextmanager
@@ -84,7 +89,6 @@ async def opened(settings: Settings) -> AsyncIterator[Engine]:
     Raises Unavailable when another engine has the root directory, EngineError, OSError.
     """
     with _owned(settings.layout.root):
-        await asyncio.to_thread(_sweep, settings.layout.temporary)
         engine = Engine(settings)
         try:
             await engine.open()
@@ -138,8 +142,9 @@ def _sweep(temporary: Path) -> None:
     for mounted in reversed(mounts_of()):
         if Path(mounted.target).is_relative_to(temporary.resolve()):
             unmount(mounted.target)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(mode=0o700)
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    for path in temporary.iterdir():
+        discard_tree(path)
 
 
 def _identity(file: Path) -> str:

@@ -62,20 +62,20 @@ class Pruned:
 def check_name(name: str) -> None:
     """Raises InvalidParameter unless it is a name, which is then a safe component of a path."""
     if len(name) == 1:
-        raise InvalidParameter("volume name is too short, names should be at least two alphanumeric characters")
+        raise InvalidParameter(f"create {name}: volume name is too short, names should be at least two alphanumeric characters")
     if not _NAME.fullmatch(name):
         raise InvalidParameter(
-            f'"{name}" includes invalid characters for a local volume name, only "{_CHARACTERS}" are allowed. '
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only "{_CHARACTERS}" are allowed. '
             "If you intended to pass a host directory, use absolute path"
         )
     if len(name) > _NAME_MAX:
         raise InvalidParameter(f"volume name is too long, expected at most {_NAME_MAX} characters")
 
 
-def check_driver(driver: str, options: Mapping[str, str]) -> None:
+def check_driver(name: str, driver: str, options: Mapping[str, str]) -> None:
     """Raises NotFound for a driver that we are not, InvalidParameter for options that the local one has not."""
     if driver != LOCAL:
-        raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
+        raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
     for option in options:
         if option not in _OPTIONS:
             raise InvalidParameter(f'invalid option: "{option}"')

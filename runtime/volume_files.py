@@ -6,8 +6,6 @@ A volume appears and goes by rename, whole. Must not know who uses it.
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +17,7 @@ from flanneld.linux.netns import unmount
 from flanneld.log import Log
 from runtime.layout import Layout
 from runtime.linux.mountinfo import is_mounted
+from runtime.linux.trees import discard_tree, remove_tree
 from runtime.volume import Volume
 
 DATA = "_data"
@@ -57,7 +56,7 @@ def make_volume(layout: Layout, volume: Volume) -> Volume:
         scratch.rename(directory)
         _sync(layout.volumes)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        discard_tree(scratch)
     return _read(directory)
 
 
@@ -69,7 +68,7 @@ def remove_volume(layout: Layout, name: str) -> None:
     scratch = Path(tempfile.mkdtemp(prefix="volume-", dir=layout.temporary))
     with suppress(FileNotFoundError):
         directory.rename(scratch / name)
-    shutil.rmtree(scratch)
+    remove_tree(scratch)
 
 
 def ensure_data(path: Path) -> bool:
@@ -91,19 +90,6 @@ def is_to_be_filled(path: Path) -> bool:
 def mark_filled(path: Path) -> None:
     """All of the image's files are there."""
     path.with_name(FILLING).unlink(missing_ok=True)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of all files below, each counted once; what vanishes meanwhile is not counted."""
-    total, seen = 0, set[tuple[int, int]]()
-    for _, directories, files, descriptor in os.fwalk(path, onerror=None):
-        for name in (*directories, *files):
-            with suppress(OSError):
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if (found.st_dev, found.st_ino) not in seen and not stat.S_ISDIR(found.st_mode):
-                    seen.add((found.st_dev, found.st_ino))
-                    total += found.st_size
-    return total
 
 
 def _read(directory: Path) -> Volume:

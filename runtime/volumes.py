@@ -18,6 +18,7 @@ from runtime import clock
 from runtime.errors import Conflict, EngineError, NotFound
 from runtime.events import Events
 from runtime.layout import Layout
+from runtime.linux.trees import size_of
 from runtime.volume import ANONYMOUS, LOCAL, Filters, Pruned, Volume, check_driver, check_name, is_listed, is_pruned
 from runtime.volume_files import (
     DATA,
@@ -27,7 +28,6 @@ from runtime.volume_files import (
     mark_filled,
     read_volumes,
     remove_volume,
-    size_of,
 )
 
 __all__ = ["Pruned", "Volume", "Volumes"]
@@ -66,7 +66,7 @@ class Volumes:
             name = secrets.token_hex(32)
             labels.setdefault(ANONYMOUS, "")
         check_name(name)
-        check_driver(driver, options)
+        check_driver(name, driver, options)
         async with self._lock(name):
             if (known := self._volumes.get(name)) is not None:
                 if options and options != known.options:
@@ -119,15 +119,18 @@ class Volumes:
         self._events.tell(KIND, "prune", "", {"reclaimed": str(freed)})
         return Pruned(tuple(names), freed)
 
-    async def mount(self, name: str, user: str) -> Path:
-        """Have it ready for a container that is about to run, as often as it is asked; raises NotFound, EngineError."""
+    async def mount(self, name: str, user: str, **facts: str) -> Path:
+        """Have it ready for a container that is about to run, as often as it is asked; raises NotFound, EngineError.
+
+        `facts`: what the event says besides.
+        """
         async with self._lock(name):
             volume = self.find(name)
             path = await self._ready(volume)
             users = self._users.setdefault(name, set())
             if user not in users:
                 users.add(user)
-                self._events.tell(KIND, "mount", name, {"driver": volume.driver, "container": user})
+                self._events.tell(KIND, "mount", name, {"driver": volume.driver, "container": user, **facts})
             return path
 
     async def unmount(self, name: str, user: str) -> None:

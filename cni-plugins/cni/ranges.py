@@ -70,10 +70,14 @@ def choose(
     wanted: RangeSet, last: IPAddress | None, free: Callable[[IPAddress], bool], rested: Callable[[IPAddress], bool]
 ) -> tuple[IPAddress, Range]:
     """The next free address that has rested, else the next free one; raises CniError when there is none."""
-    candidates = list(islice(((ip, within) for ip, within in wanted.after(last) if free(ip)), LOOK_AHEAD))
-    if not candidates:
+    first = None
+    for candidate in islice(((ip, within) for ip, within in wanted.after(last) if free(ip)), LOOK_AHEAD):
+        if rested(candidate[0]):
+            return candidate
+        first = first or candidate
+    if first is None:
         raise CniError(Code.TRY_LATER, f"no IP addresses available in range set: {wanted}")
-    return next((each for each in candidates if rested(each[0])), candidates[0])
+    return first
 
 
 @lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 from typing import BinaryIO
 
@@ -11,7 +12,7 @@ from runtime.build.context import LIMITS
 from runtime.build.sources import Source
 from runtime.images.decompress import compression, decompressed
 from runtime.images.extract import extract
-from runtime.images.limits import BadArchive
+from runtime.images.limits import BadArchive, limited
 from runtime.linux.inroot import open_in, reopen
 
 _HEAD_BYTES = 512
@@ -21,6 +22,8 @@ def open_archive(source: Source) -> BinaryIO | None:
     """The file, if it is an archive; None: it is anything else. A compressed file that holds no archive is none either."""
     with_links = open_in(source.tree.root, source.path, os.O_PATH)
     try:
+        if not stat.S_ISREG(os.fstat(with_links).st_mode):
+            return None  # a fifo would be waited for, a device of the host's read
         file = io.BufferedReader(io.FileIO(reopen(with_links, os.O_RDONLY)))
     finally:
         os.close(with_links)
@@ -50,6 +53,6 @@ def unpack_archive(archive: BinaryIO, directory: int) -> None:
     """Unpack it into an open directory (O_PATH suffices); owners and modes are the archive's. Raises BadArchive, OSError."""
     readable = reopen(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        extract(decompressed(archive.read), readable, LIMITS)
+        extract(limited(decompressed(archive.read), archive.tell, LIMITS), readable, LIMITS)
     finally:
         os.close(readable)

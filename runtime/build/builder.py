@@ -5,7 +5,6 @@ needed meanwhile is gone; must not know HTTP.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from runtime.errors import EngineError, InvalidParameter, NotFound
 from runtime.images.progress import Progress
 from runtime.images.pull import pull
 from runtime.images.reference import parse_reference
+from runtime.linux.trees import discard_tree
 
 if TYPE_CHECKING:
     from runtime.containers.container import Container
@@ -133,7 +133,7 @@ class Builder:
             if building is not None:
                 building.cancel()
                 await asyncio.wait([building])
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            await asyncio.to_thread(discard_tree, directory)
 
     async def commit(self, container: Container, options: CommitOptions) -> str:
         """Make an image of a container; returns its id. Raises EngineError."""

@@ -29,9 +29,8 @@ async def commit(container: Container, options: CommitOptions, containers: Conta
         async with _held_still(container, containers, pause=options.pause):
             committed = await asyncio.to_thread(layers.commit, container.upper, record.layer, move=False)
         base = images.find(record.image_id) if record.image_id else None
-        config = _config(
-            base.config if base else ImageConfig(architecture=host_platform().architecture), committed, options, record.path
-        )
+        below_it = base.config if base else ImageConfig(architecture=host_platform().architecture)
+        config = _config(below_it, committed, options, " ".join(record.config.cmd))
         below = images.manifest_of(base.id).layers if base else ()
         blobs = (*below, Descriptor(media_type=OCI_LAYER, digest=committed.blob_digest, size=committed.size))
         parent = base.id if base else ""
@@ -51,9 +50,9 @@ async def _held_still(container: Container, containers: Containers, *, pause: bo
         await containers.unpause(container)
 
 
-def _config(base: ImageConfig, committed: Committed, options: CommitOptions, path: str) -> ImageConfig:
+def _config(base: ImageConfig, committed: Committed, options: CommitOptions, command: str) -> ImageConfig:
     made = now()
-    step = History(created=made, created_by=path, author=options.author, comment=options.comment)
+    step = History(created=made, created_by=command, author=options.author, comment=options.comment)
     return structs.replace(
         base,
         created=made,

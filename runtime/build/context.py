@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.errors import InvalidParameter
 from runtime.images.decompress import decompressed
 from runtime.images.extract import extract
-from runtime.images.limits import Limits
+from runtime.images.limits import Limits, limited
 from runtime.linux.inroot import open_in, opened
 
 CONTEXT = "context"
@@ -35,7 +35,7 @@ def _unpack(received: Path, target: Path) -> None:
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with received.open("rb") as file:
-            extract(decompressed(file.read), descriptor, LIMITS)
+            extract(limited(decompressed(file.read), file.tell, LIMITS), descriptor, LIMITS)
     finally:
         os.close(descriptor)
 

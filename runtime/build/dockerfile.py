@@ -22,6 +22,8 @@ EXEC_FORM = frozenset({"ADD", "CMD", "COPY", "ENTRYPOINT", "HEALTHCHECK", "RUN",
 WHOLE = frozenset({"CMD", "ENTRYPOINT", "MAINTAINER", "RUN", "STOPSIGNAL", "USER", "WORKDIR"})
 """Instructions whose arguments, unless a JSON list, are one text, to the end of the line."""
 HEREDOCS = frozenset({"ADD", "COPY", "RUN"})
+MOST_INSTRUCTIONS = 1000
+"""Of a Dockerfile; overlay takes far fewer layers."""
 
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
 _FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(\S*))?(?:\s+|$)")
@@ -73,8 +75,10 @@ def parse_dockerfile(text: str) -> Dockerfile:
     """Read a Dockerfile; raises InvalidParameter with the line and what is wrong there."""
     lines = text.removeprefix("\ufeff").splitlines()
     escape, start = _directives(lines)
-    instructions = []
+    instructions: list[Instruction] = []
     for number, logical, documents in _logical_lines(lines, start, escape):
+        if len(instructions) >= MOST_INSTRUCTIONS:
+            raise InvalidParameter(f"the Dockerfile has more than {MOST_INSTRUCTIONS} instructions")
         instructions.append(parse_instruction(logical, number, documents))
     if not instructions:
         raise InvalidParameter("the Dockerfile cannot be empty")
@@ -216,22 +220,22 @@ def _pairs(made: Instruction, rest: str) -> Iterator[str]:
 
 def split_words(text: str, escape: str = "\\") -> Iterator[str]:
     """Words between white space; quoted parts hold together and keep their quotes."""
-    word, quote, place = "", "", 0
+    start, quote, place = -1, "", 0
     while place < len(text):
         character = text[place]
-        if character == escape and quote != "'" and place + 1 < len(text):
-            word += text[place : place + 2]
+        if character.isspace() and not quote:
+            if start >= 0:
+                yield text[start:place]
+            start, place = -1, place + 1
+            continue
+        start = place if start < 0 else start
+        if character == escape and quote != "'":
             place += 2
             continue
         if quote:
             quote = "" if character == quote else quote
         elif character in "\"'":
             quote = character
-        elif character.isspace():
-            if word:
-                yield word
-            word, place = "", place + 1
-            continue
-        word, place = word + character, place + 1
-    if word:
-        yield word
+        place += 1
+    if start >= 0:
+        yield text[start:]

@@ -36,11 +36,17 @@ class _Word:
 
     def expanded(self) -> str:
         self._split = False
-        return self._read("")
+        return self._whole()
 
     def words(self) -> list[str]:
         self._split = True
-        return [word for word in self._read("").split(_BREAK) if word]
+        return [word for word in self._whole().split(_BREAK) if word]
+
+    def _whole(self) -> str:
+        try:
+            return self._read("")
+        except RecursionError as error:
+            raise InvalidParameter("variables are too deep in one another") from error
 
     def _read(self, end: str) -> str:
         """Up to one of the characters of `end`, which is not consumed, or to the end of the text."""

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from runtime.images.store import Images
 
 SCRATCH = "scratch"
-MAX_STEPS = 1000
-"""Instructions of a Dockerfile; overlay takes far fewer layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,7 @@ class Steps:
         self._escape = dockerfile.escape
         self._options = options
         self._means = means
-        self._instructions = targeted(with_labels(dockerfile.instructions, options.labels), options.target)
-        if len(self._instructions) > MAX_STEPS:
-            raise InvalidParameter(f"the Dockerfile has {len(self._instructions)} instructions, expected at most {MAX_STEPS}")
+        self._instructions = with_labels(targeted(dockerfile.instructions, options.target), options.labels)
         self._stages: dict[str, Stage] = {}
         """Finished ones, by name and by number."""
         self._stage: Stage | None = None
@@ -140,7 +136,8 @@ class Steps:
     def _of_image(self, image_id: str) -> Stage:
         image = self._means.images.find(image_id)
         blobs = self._means.images.manifest_of(image.id).layers
-        return Stage(image.id, image.layer, image.config, blobs)
+        stage = Stage(image.id, image.layer, image.config, blobs)
+        return stage if image.config.config.env else stage.with_config(env=BASE.config.config.env)
 
     # Steps
 

@@ -131,8 +131,8 @@ class _Walk:
 
     def _tell(self, kind: Kind, path: str) -> None:
         self.found[path] = Change(kind, path)
-        while path := path.rpartition("/")[0]:
-            self.found.setdefault(path, Change(Kind.MODIFIED, path))
+        while (path := path.rpartition("/")[0]) and path not in self.found:  # of what is there, the parents are
+            self.found[path] = Change(Kind.MODIFIED, path)
 
 
 def _below(lowers: Sequence[int], name: str) -> os.stat_result | None:

@@ -14,7 +14,7 @@ from runtime.containers.check_resources import check_resources
 from runtime.containers.devices import check_access, parse_rule
 from runtime.containers.mounts import tmpfs_options
 from runtime.containers.namespaces import HOST, check_modes, other
-from runtime.containers.process import working_directory
+from runtime.containers.process import check_path, working_directory
 from runtime.containers.seccomp import parse_profile
 from runtime.containers.security import UNCONFINED, parse_security
 from runtime.containers.signals import parse_signal
@@ -31,6 +31,8 @@ OOM_SCORES = range(-1000, 1001)
 HOSTNAME_BYTES = 64
 """utsname's (uname(2))."""
 _SHORTEST_NS = 1_000_000
+_GROUP = re.compile(r"[A-Za-z0-9_.:@-]{1,255}")
+"""A component of a control group's path."""
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:%\[\]a-z]+")
 
 
@@ -50,6 +52,8 @@ def check(config: ContainerConfig, host: HostConfig) -> list[str]:
 
 def _check_config(config: ContainerConfig) -> None:
     working_directory(config.working_dir)
+    for word in (*config.entrypoint, *config.cmd)[:1]:
+        check_path(word)
     parse_user(config.user)
     for variable in config.env:
         if not variable.partition("=")[0]:
@@ -100,6 +104,11 @@ def _check_host(host: HostConfig) -> None:
         raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     if host.storage_opt:
         raise NotSupported("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+    for name in host.cgroup_parent.split("/"):
+        if name and (name in (".", "..") or not _GROUP.fullmatch(name)):
+            raise InvalidParameter(f"invalid cgroup-parent {host.cgroup_parent[:255]!r}")
+    for path in (*(host.masked_paths or ()), *(host.readonly_paths or ())):
+        check_path(path)
     for device in host.devices:
         check_access(device)
     for rule in host.device_cgroup_rules:

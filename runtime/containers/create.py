@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -34,6 +33,7 @@ from runtime.containers.stubs import make_stubs
 from runtime.errors import InvalidParameter, NotFound
 from runtime.images.image import Image
 from runtime.linux.inroot import DIRECTORY, open_in, opened
+from runtime.linux.trees import discard_tree
 from runtime.networks.names import split_link
 
 _JOINED = "container:"
@@ -162,7 +162,7 @@ class Creator:
 
     async def _made(self, record: Record, undo: AsyncExitStack) -> Container:
         container = Container(record, self._parts.layout, self._parts.layers)
-        undo.push_async_callback(asyncio.to_thread, shutil.rmtree, container.directory, ignore_errors=True)
+        undo.push_async_callback(asyncio.to_thread, discard_tree, container.directory)
         await asyncio.to_thread(_make_files, container)
         copied = [point for point in record.mounts if point.type == "volume" and point.copy]
         if copied:

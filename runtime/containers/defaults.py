@@ -27,7 +27,7 @@ def settle(host: HostConfig, offered: Controllers | None = None) -> HostConfig:
         pids_limit=None if host.pids_limit in (0, -1) else host.pids_limit,
         shm_size=host.shm_size or SHM_BYTES,
         ipc_mode=host.ipc_mode or "private",
-        cgroupns_mode=host.cgroupns_mode or ("private" if offered.version == 2 and not host.privileged else "host"),
+        cgroupns_mode=host.cgroupns_mode or ("private" if offered.version == 2 else "host"),
         network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
         runtime=host.runtime or "runc",
     )

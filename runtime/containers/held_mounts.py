@@ -40,7 +40,8 @@ class HeldMounts:
     async def prepare(self, container: Container, held: AsyncExitStack) -> tuple[MountPoint, ...]:
         """Every mount with a source that is there; `held` gives back. Raises EngineError, OSError."""
         points = []
-        await asyncio.to_thread(_make_bind_sources, container)
+        if container.record.host.binds or container.record.host.mounts:
+            await asyncio.to_thread(_make_bind_sources, container)
         for number, point in enumerate(container.record.mounts):
             points.append(await self._ready(container, number, point, held))
         if container.record.host.ipc_mode == SHAREABLE:

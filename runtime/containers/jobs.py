@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from flanneld.log import Log
+from runtime.errors import EngineError
 
 T = TypeVar("T")
 log = Log(__name__)
@@ -30,7 +31,7 @@ class Jobs:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.add_done_callback(_tell)
+            task.add_done_callback(_tell_bugs)
             raise
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -53,6 +54,12 @@ class Jobs:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+
+def _tell_bugs(task: asyncio.Task[Any]) -> None:
+    """What was refused was to be told to a caller that has gone."""
+    if task.cancelled() or not isinstance(task.exception(), EngineError):
+        _tell(task)
 
 
 def _tell(task: asyncio.Task[Any]) -> None:

@@ -26,12 +26,9 @@ from runtime.containers.parts import Parts
 from runtime.containers.record import MountPoint, Record, State
 from runtime.containers.spec import Given, build_spec
 from runtime.errors import Conflict
-from runtime.linux.cgroups import Cgroup, parent_for
+from runtime.linux.cgroups import Cgroup
 from runtime.monitor.build import built_monitor
 from runtime.networks.network import Joined
-
-ENGINE = "tartan"
-"""The control group above all containers that do not ask for another."""
 
 
 class Launcher:
@@ -61,7 +58,8 @@ class Launcher:
         return msgspec.structs.replace(record, life=msgspec.structs.replace(record.life, pid=pid))
 
     async def _gathered(self, container: Container, held: Holdings) -> tuple[Joined, tuple[MountPoint, ...]]:
-        await asyncio.to_thread(bundle.make_bundle, container.bundle)
+        if container.monitor is None:  # else somebody has attached to it, and its bundle is there
+            await asyncio.to_thread(bundle.make_bundle, container.bundle)
         held.process.push_async_callback(self.abandon, container)
         monitor, joined, points, root = await asyncio.gather(
             self.monitor(container),
@@ -91,7 +89,7 @@ class Launcher:
 
     async def _forget(self, container: Container) -> None:
         """Nothing of it runs any more, or is to."""
-        runc, group = self._parts.runc, Cgroup.at(self.cgroup(container.record))
+        runc, group = self._parts.runc, Cgroup.at(container.record.cgroup)
         if not await asyncio.to_thread(runc.forget, container.id, group):
             await runc.delete(container.id)
 
@@ -108,7 +106,7 @@ class Launcher:
         record = container.record
         given = Given(
             rootfs=container.rootfs,
-            cgroup=self.cgroup(record),
+            cgroup=record.cgroup,
             pid_of=self._pid_of,
             netns=joined.netns,
             hostname=joined.hostname,
@@ -132,11 +130,6 @@ class Launcher:
         if not other.is_running:
             raise Conflict(f"cannot join namespace of a non running container: container {other.id} is not running")
         return other.record.life.pid
-
-    def cgroup(self, record: Record) -> str:
-        """Path of its control group within each hierarchy."""
-        parent = record.host.cgroup_parent.strip("/")
-        return f"/{parent}/{record.id}" if parent else f"{parent_for(ENGINE)}/{record.id}"
 
     async def monitor(self, container: Container) -> Monitor:
         """Its monitor, launched now if need be: clients attach before the start. Raises EngineError."""
@@ -179,7 +172,7 @@ class Launcher:
         time, for the kernel writes all that is to be written on that disk, unless it is volatile. Gives whether the kernel killed
         something for want of memory.
         """
-        oom = Cgroup.at(self.cgroup(container.record)).oom_kills() > 0
+        oom = Cgroup.at(container.record.cgroup).oom_kills() > 0
         held, container.holdings = container.holdings or Holdings(), None
         rest = asyncio.create_task(give_back(held.process))
         try:

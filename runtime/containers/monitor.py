@@ -94,13 +94,12 @@ class Monitor:
         """
         for stale in ("exit", "pid"):
             (directory / stale).unlink(missing_ok=True)
-        program = _program()  # compiled here at most once, in a checkout
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 arguments = [*_arguments(directory, settings), *command]
                 # In a thread, not asyncio's way: it goes on in the background at once, and needs neither watcher nor transport.
-                await to_the_end(_spawn, program, arguments, theirs.fileno())
+                await to_the_end(_spawn, arguments, theirs.fileno())
         except BaseException:
             ours.close()
             raise
@@ -200,9 +199,9 @@ def _arguments(directory: Path, settings: MonitorSettings) -> list[str]:
     return [settings.name, str(directory), flags or "-", *logging]
 
 
-def _spawn(program: Path, arguments: list[str], control: int) -> None:
+def _spawn(arguments: list[str], control: int) -> None:
     """Start a monitor, and return when it has gone on in the background. Blocking, shortly; raises OSError."""
-    quiet = subprocess.DEVNULL
+    program, quiet = _program(), subprocess.DEVNULL  # compiled here at most once, in a checkout
     subprocess.run(["tartan-monitor", *arguments], executable=program, stdin=control, stdout=quiet, stderr=quiet, check=False)
 
 

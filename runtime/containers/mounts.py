@@ -19,6 +19,7 @@ from runtime.containers.namespaces import HOST
 from runtime.containers.propagation import Propagation, rootfs_propagation
 from runtime.containers.record import MountPoint
 from runtime.errors import InvalidParameter
+from runtime.linux.controllers import controllers
 from runtime.linux.release import kernel_version
 
 RECURSIVE_READ_ONLY = (5, 12)
@@ -87,7 +88,7 @@ def _standard(host: HostConfig, shm: Path | None) -> list[dict[str, Any]]:
         _fresh("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _fresh("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         _fresh("/sys", "sysfs", *hardened, sys_access),
-        _fresh("/sys/fs/cgroup", "cgroup", sys_access, *hardened),
+        _fresh("/sys/fs/cgroup", "cgroup", sys_access, *hardened, *controllers().options),
         *_ipc(host, shm, hardened),
     ]
 

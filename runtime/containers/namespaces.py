@@ -44,7 +44,7 @@ def check_modes(host: HostConfig) -> None:
 
 def namespaces(host: HostConfig, netns: str, pid_of: Callable[[str], int], cgroup_version: int) -> list[dict[str, str]]:
     """OCI's linux.namespaces; `netns`: "" for its own, host, or the path of one. Raises what `pid_of` does."""
-    private_cgroup = host.cgroupns_mode == "private" or (not host.cgroupns_mode and cgroup_version == 2 and not host.privileged)
+    private_cgroup = host.cgroupns_mode == "private" or (not host.cgroupns_mode and cgroup_version == 2)
     wanted = [
         {"type": "mount"},
         *_namespace("pid", host.pid_mode, pid_of),

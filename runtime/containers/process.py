@@ -19,6 +19,8 @@ from runtime.errors import InvalidParameter
 from runtime.linux.clamp import CAPABILITIES, Held, held
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH_BYTES = 4095
+"""Of what the kernel takes for a path (PATH_MAX)."""
 _DESCRIPTORS = re.compile(r"/proc/[^/]+(/task/[^/]+)?/(fd|fdinfo|cwd|root|exe|map_files)(/.*)?")
 
 
@@ -72,6 +74,7 @@ def process_spec(record: Record, wish: Wish, rootfs: Path, document: dict[str, A
     """
     if not wish.cmd:
         raise InvalidParameter("No exec command specified")
+    check_path(wish.cmd[0])
     first = document["process"]
     user = find_user(rootfs, wish.user or record.config.user, record.host.group_add, record.group_rule)
     if wish.privileged:
@@ -109,10 +112,19 @@ def working_directory(path: str) -> str:
     """Where a process starts, "" is the root; raises InvalidParameter for one not absolute, or that leads out by an open file."""
     if path and not path.startswith("/"):
         raise InvalidParameter(f"the working directory '{path}' is invalid, it needs to be an absolute path")
+    check_path(path)
     clean = "/" + posixpath.normpath(path or "/").lstrip("/")
     if _DESCRIPTORS.fullmatch(clean):
         raise InvalidParameter(f"the working directory '{path}' is invalid, it names an open file of a process")
     return clean
+
+
+def check_path(path: str) -> None:
+    """Raises InvalidParameter for what is longer than any path, or has a NUL, and so cannot be where it is said to be."""
+    if "\0" in path:
+        raise InvalidParameter(f"invalid path {path[:100]!r}: NUL")
+    if len(path.encode(errors="replace")) > PATH_BYTES:
+        raise InvalidParameter(f"{path[:100]!r}...: file name too long")
 
 
 def _user(user: User) -> dict[str, Any]:

@@ -80,6 +80,10 @@ class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     """A volume that takes over what the image has at its target, when it is empty."""
 
 
+ENGINE_GROUP = "tartan"
+"""The control group above those of all containers that name no other."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a container; replaced as a whole and written at each change."""
 
@@ -119,3 +123,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     which is their user's unless a group is named."""
     note: bytes = b""
     """Put down by who had it made, who alone reads it."""
+
+    @property
+    def cgroup(self) -> str:
+        """Path of its control group within each hierarchy."""
+        return f"/{self.host.cgroup_parent.strip('/') or ENGINE_GROUP}/{self.id}"

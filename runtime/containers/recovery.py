@@ -6,7 +6,6 @@ What is half made or half gone is swept away. Must not know how the engine befor
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import time
 from contextlib import suppress
@@ -27,6 +26,7 @@ from runtime.containers.record import State
 from runtime.containers.records import ID, has_record, read_records
 from runtime.containers.removing import Remover
 from runtime.containers.restart import restarts_with_engine
+from runtime.linux.trees import discard_tree
 
 log = Log(__name__)
 
@@ -144,7 +144,7 @@ def _sweep(containers: Path) -> None:
     for path in _directories(containers):
         if ID.fullmatch(path.name) and not has_record(path):
             log.info("half-made container swept away", id=path.name[:12])
-            shutil.rmtree(path, ignore_errors=True)
+            discard_tree(path)
 
 
 def _directories(parent: Path) -> list[Path]:

@@ -1,12 +1,13 @@
 """Removing containers; must not know how they are ended, nor what their files are.
 
-A container's directory is renamed away first and deleted then: one that is half deleted is never taken for a container.
+A container's directory is renamed away first and deleted then: one that is half deleted is never taken for a container, and nobody
+who waits for the removal of one waits for the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
+from pathlib import Path
 
 from flanneld.log import Log
 from runtime.containers.container import Container
@@ -19,6 +20,7 @@ from runtime.containers.stopping import Stopper
 from runtime.containers.transitions import ALIVE, IDLE, Verb, check
 from runtime.containers.waiting import WaitResult
 from runtime.errors import Conflict, EngineError, NotFound
+from runtime.linux.trees import remove_tree, size_of
 from runtime.prune import Pruned, PruneFilter
 
 log = Log(__name__)
@@ -61,7 +63,7 @@ class Remover:
             if not container.root.is_volatile:  # which the next engine would remove anyhow
                 await container.save()
             await self._launcher.abandon(container)
-            await asyncio.to_thread(self._delete_files, container)
+            going = await asyncio.to_thread(self._put_away, container)
         except (EngineError, OSError) as error:
             container.live(state=State.DEAD, error=str(error))
             await self._lifecycle.keep(container)
@@ -70,12 +72,15 @@ class Remover:
         await self.release_volumes(container, volumes)
         self._lifecycle.tell(container, "destroy")
         container.waits.removed(WaitResult(container.record.life.exit_code))
+        try:
+            await asyncio.to_thread(remove_tree, going)
+        except OSError as error:
+            log.warning("files of a removed container left for the next start", path=going, why=error)
 
-    def _delete_files(self, container: Container) -> None:
+    def _put_away(self, container: Container) -> Path:
         going = self._parts.layout.temporary / f"removed-{container.id}"
         going.parent.mkdir(parents=True, exist_ok=True)
-        container.directory.rename(going)
-        shutil.rmtree(going)
+        return container.directory.rename(going)
 
     async def release_volumes(self, container: Container, owned: bool) -> None:
         """Delete the anonymous volumes made for it alone."""
@@ -107,7 +112,7 @@ class Remover:
                 or not chosen.takes(record.created, record.config.labels)
             ):
                 continue
-            size = await asyncio.to_thread(_size, container)
+            size = await asyncio.to_thread(size_of, container.upper)
             try:
                 await self.remove(container, force=False, volumes=False)
             except EngineError:
@@ -115,8 +120,3 @@ class Remover:
             ids.append(container.id)
             freed += size
         return Pruned(ids, freed)
-
-
-def _size(container: Container) -> int:
-    """Bytes of its writable layer's files."""
-    return sum(path.lstat().st_size for path in container.upper.rglob("*") if path.is_file() and not path.is_symlink())

@@ -64,7 +64,7 @@ def _sample(record: Record) -> Json:
     if not pid:
         return {}
     try:
-        used = Cgroup.of(pid, record.id).stats()
+        used = Cgroup.at(record.cgroup).stats()
         networks = parse_net_dev(Path(f"/proc/{pid}/net/dev").read_text())
     except (FileNotFoundError, ProcessLookupError):
         return {}

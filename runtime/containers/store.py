@@ -154,10 +154,6 @@ class Containers:
             raise NotRunning(f"container {container.id} is not running")
         await container.monitor.resize(height, width)
 
-    def cgroup(self, container: Container) -> str:
-        """Path of its control group within each hierarchy."""
-        return self._launcher.cgroup(container.record)
-
     async def reopen_log(self, container: Container) -> None:
         """Go on in a new file of the log's name: somebody has moved the old one away. Raises Conflict, EngineError."""
         check(Verb.RESIZE, container.record)

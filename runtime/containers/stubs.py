@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,6 +21,8 @@ _FILES = ("/.dockerenv", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/de
 _MTAB = ("/etc/mtab", "/proc/mounts")
 """A link that old programs look for."""
 _INIT = "/sbin/docker-init"
+_TMPFS_MODE = 0o1777
+_OCTAL = re.compile(r"[0-7]{1,4}")
 _KERNELS = ("/dev/", "/proc/", "/sys/")
 """What is below is not the image's."""
 
@@ -30,6 +33,10 @@ def make_stubs(root: Path, record: Record) -> None:
         for path in (*_DIRECTORIES, *(target for target, is_file in _targets(record) if not is_file)):
             with suppress(OSError):
                 os.close(make_dirs_in(inside, path))
+        for path, mode in _tmpfs(record):
+            with suppress(OSError):
+                os.close(make_dirs_in(inside, posixpath.dirname(path)))
+                os.close(make_dirs_in(inside, path, mode))
         for path in (*_FILES, *(target for target, is_file in _targets(record) if is_file)):
             with suppress(OSError):
                 _make_file(inside, path)
@@ -41,10 +48,19 @@ def _targets(record: Record) -> Iterable[tuple[str, bool]]:
     """Where the container's own mounts are, and whether a file is mounted there."""
     if record.host.init:
         yield _INIT, True
-    tmpfs = (posixpath.normpath(target) for target in record.host.tmpfs)
-    for target, source in (*((point.target, point.source) for point in record.mounts), *((target, "") for target in tmpfs)):
+    for point in record.mounts:
+        if point.type != "tmpfs" and not point.target.startswith(_KERNELS):
+            yield point.target, bool(point.source) and _is_file(point.source)
+
+
+def _tmpfs(record: Record) -> Iterable[tuple[str, int]]:
+    """Where they are, and the modes they are to have: runc gives a tmpfs the mode of the directory that it covers."""
+    asked = [(posixpath.normpath(target), options) for target, options in record.host.tmpfs.items()]
+    asked += [(point.target, ",".join(point.options)) for point in record.mounts if point.type == "tmpfs"]
+    for target, options in asked:
         if not target.startswith(_KERNELS):
-            yield target, bool(source) and _is_file(source)
+            given = [option.removeprefix("mode=") for option in options.split(",") if option.startswith("mode=")]
+            yield target, int(given[-1], 8) if given and _OCTAL.fullmatch(given[-1]) else _TMPFS_MODE
 
 
 def _is_file(source: str) -> bool:

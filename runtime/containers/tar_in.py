@@ -173,6 +173,8 @@ class _Unpacking:
         source = open_in(self._root, parent, DIRECTORY)
         try:
             os.link(target, name, src_dir_fd=source, dst_dir_fd=within, follow_symlinks=False)
+        except PermissionError as error:
+            raise InvalidParameter(f"{name}: no hard link can be made to {parent}/{target}") from error
         finally:
             os.close(source)
 

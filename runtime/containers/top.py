@@ -33,13 +33,7 @@ class Top:
 async def top(container: Container, ps_args: str = "") -> Top:
     """The processes that run in it; raises Conflict (it does not run), InvalidParameter, EngineError (ps says no)."""
     arguments = split_arguments(ps_args)
-    pid = container.record.life.pid
-    if not pid:
-        raise Conflict(f"container {container.id} is not running")
-    try:
-        pids = await asyncio.to_thread(lambda: Cgroup.of(pid, container.id).processes())
-    except OSError as error:
-        raise Conflict(f"container {container.id} is not running") from error
+    pids = await asyncio.to_thread(lambda: Cgroup.at(container.record.cgroup).processes())
     if not pids:
         raise Conflict(f"container {container.id} is not running")
     code, out, complaint = await _ps([*arguments, "-q" + ",".join(map(str, pids))])

@@ -181,6 +181,7 @@ class Connection:
                     raise ClientGone(error_line(error)["error"]) from error  # the cut is what tells the client
                 await self._send(h11.Data(data=tell(error)))
             await self._send(h11.EndOfMessage())
+        await self._skip_body()  # else the connection would be closed, unannounced, under the client's next request
 
     async def _hand_over(self, response: Hijack, request: Request) -> None:
         """Leave HTTP: 101 to who asked for it, 200 to older clients, which take what follows as the connection's own bytes too."""

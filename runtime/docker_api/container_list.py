@@ -15,8 +15,8 @@ from runtime.docker_api.durations import status_text
 from runtime.docker_api.exchange import Json, Request, Response
 from runtime.docker_api.filters import Filters, parse_filters
 from runtime.docker_api.rendering import endpoint_json, mounts_json, ports_json
-from runtime.docker_api.sizes import size_of
 from runtime.errors import EngineError, InvalidParameter, NotFound
+from runtime.linux.trees import size_of
 
 if TYPE_CHECKING:
     from runtime.containers.container import Container

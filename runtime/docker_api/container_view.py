@@ -11,6 +11,7 @@ from runtime.docker_api.backend import Backend
 from runtime.docker_api.container_list import sizes_json
 from runtime.docker_api.exchange import Json, Request, Response
 from runtime.docker_api.rendering import config_json, endpoint_json, host_json, mounts_json, ports_json
+from runtime.networks.names import split_link
 
 if TYPE_CHECKING:
     from runtime.containers.container import Container
@@ -57,7 +58,7 @@ def view_json(engine: Backend, container: Container) -> dict[str, Any]:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": engine.execs.of(container) or None,
-        "HostConfig": host_json(record.host),
+        "HostConfig": host_json(record.host) | {"Links": _links(record)},
         "GraphDriver": {"Name": "overlay2", "Data": _directories(container)},
         "Mounts": mounts_json(record),
         "Config": config_json(record.config),
@@ -66,6 +67,11 @@ def view_json(engine: Backend, container: Container) -> dict[str, Any]:
 
 
 _FILES = {"ResolvConf": "resolv.conf", "Hostname": "hostname", "Hosts": "hosts"}
+
+
+def _links(record: Record) -> list[str] | None:
+    """With whose name each is: "/web:/client/alias"."""
+    return [f"/{target}:/{record.name}/{alias}" for target, alias in map(split_link, record.host.links)] or None
 
 
 def _directories(container: Container) -> dict[str, str]:

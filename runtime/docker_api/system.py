@@ -6,7 +6,6 @@ import asyncio
 import os
 import platform
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,23 +17,11 @@ from runtime.docker_api.backend import Backend, engine_version
 from runtime.docker_api.exchange import Json, Request, Response, Text
 from runtime.docker_api.target import API_VERSION, MINIMUM_VERSION, text_of
 from runtime.images.registry import Credentials, login
+from runtime.linux.controllers import Controllers, controllers
 
 INDEX = "https://index.docker.io/v1/"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-_SUPPORTED = (
-    "BridgeNfIp6tables",
-    "BridgeNfIptables",
-    "CPUSet",
-    "CPUShares",
-    "CpuCfsPeriod",
-    "CpuCfsQuota",
-    "IPv4Forwarding",
-    "MemoryLimit",
-    "OomKillDisable",
-    "PidsLimit",
-    "SwapLimit",
-)
-"""Each false one makes the command line warn."""
+_SUPPORTED = ("BridgeNfIp6tables", "BridgeNfIptables", "IPv4Forwarding")
 
 
 class AuthRequest(msgspec.Struct, frozen=True, rename="lower"):
@@ -94,7 +81,7 @@ async def info(engine: Backend, request: Request) -> Response:
 def _host_json() -> dict[str, Any]:
     """What of /info is the host's. Blocking."""
     system = os.uname()
-    unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    offered = controllers()
     release = platform.freedesktop_os_release()
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return {
@@ -107,13 +94,30 @@ def _host_json() -> dict[str, Any]:
         "Architecture": system.machine,
         "Name": system.nodename,
         "CgroupDriver": "cgroupfs",
-        "CgroupVersion": "2" if unified else "1",
-        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"] if unified else [])],
+        "CgroupVersion": str(offered.version),
+        "SecurityOptions": ["name=seccomp,profile=builtin", *(["name=cgroupns"] if offered.version == 2 else [])],
         "HttpProxy": os.environ.get("HTTP_PROXY", ""),
         "HttpsProxy": os.environ.get("HTTPS_PROXY", ""),
         "NoProxy": os.environ.get("NO_PROXY", ""),
         "NFd": len(os.listdir("/proc/self/fd")),
+        **limits_json(offered),
     }
+
+
+def limits_json(offered: Controllers) -> dict[str, Any]:
+    """Which limits can be had, and for each that cannot, what clients print; version 2 has no OomKillDisable to miss."""
+    found = {
+        "MemoryLimit": (offered.memory, "No memory limit support"),
+        "SwapLimit": (offered.swap, "No swap limit support"),
+        "OomKillDisable": (offered.oom_kill_disable, "No oom kill disable support" if offered.version == 1 else ""),
+        "CpuCfsPeriod": (offered.quota, "No cpu cfs period support"),
+        "CpuCfsQuota": (offered.quota, "No cpu cfs quota support"),
+        "CPUShares": (offered.shares, "No cpu shares support"),
+        "CPUSet": (offered.cpuset, "No cpuset support"),
+        "PidsLimit": (offered.pids, ""),
+    }
+    missing = [f"WARNING: {words}" for has, words in found.values() if words and not has]
+    return {name: has for name, (has, _) in found.items()} | {"Warnings": missing or None}
 
 
 def _registries_json(mirrors: tuple[str, ...], insecure: tuple[str, ...]) -> dict[str, Any]:
@@ -158,7 +162,6 @@ _CONSTANT: dict[str, Any] = {
     "RuncCommit": {"ID": ""},
     "InitCommit": {"ID": ""},
     "CDISpecDirs": [],
-    "Warnings": None,
 }
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 from flanneld.linux import netns
 from runtime.images import tar_reader
@@ -23,6 +23,7 @@ from runtime.images.entry_files import device_of, set_xattrs, times_of, write_da
 from runtime.images.limits import BadArchive, Limits, shown
 from runtime.images.tar_reader import Entry, TarReader
 from runtime.linux.inroot import make_dirs_in, open_in
+from runtime.linux.trees import remove_tree
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -202,6 +203,8 @@ class Extraction:
                 source = open_in(self._root, os.fsdecode(parent), _DIRECTORY)
                 try:
                     os.link(target, name, src_dir_fd=source, dst_dir_fd=within, follow_symlinks=False)
+                except PermissionError as error:
+                    raise BadArchive(f"{shown(entry.name)}: no hard link can be made to {shown(entry.link)}") from error
                 finally:
                     os.close(source)
             case tar_reader.FIFO:
@@ -227,7 +230,7 @@ class Extraction:
         try:
             os.unlink(name, dir_fd=within)
         except IsADirectoryError:
-            shutil.rmtree(os.fsdecode(name), dir_fd=within)
+            remove_tree(Path(f"/proc/self/fd/{within}", os.fsdecode(name)))
         path = parent + b"/" + name if parent else name
         for other in [other for other in self._directories if other == path or other.startswith(path + b"/")]:
             del self._directories[other]

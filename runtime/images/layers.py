@@ -15,7 +15,6 @@ import base64
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from runtime.images.pack import pack
 from runtime.images.read_ahead import ReadAhead
 from runtime.layout import Layout
 from runtime.linux.sync import sync_file_system
+from runtime.linux.trees import discard_tree
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _RECORD, _SETTLED, _DIFF = "layer.json", "settled", "diff"
@@ -220,7 +220,7 @@ class Layers:
         try:
             yield staging
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            discard_tree(staging)
 
     def _publish(self, staging: Path, chain: str, layer: Layer) -> None:
         if layer.parent:
@@ -253,7 +253,7 @@ class Layers:
                     self._settled.add(chain)
             else:
                 log.warning("layer dropped that may have lost files with the machine", layer=chain)
-                shutil.rmtree(self._layout.layers / chain.removeprefix("sha256:"), ignore_errors=True)
+                discard_tree(self._layout.layers / chain.removeprefix("sha256:"))
 
     def _read(self, directory: Path) -> Layer | None:
         """The layer in there; None: it is not whole, or not surely on the disk since the machine went down."""

@@ -14,7 +14,7 @@ class BadArchive(InvalidParameter):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For one layer."""
+    """For one layer, or one archive of any other kind."""
 
     bytes: int = 100 << 30
     """Unpacked; more than any image anybody has asked for."""

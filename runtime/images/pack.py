@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from runtime.errors import EngineError
 from runtime.images import tar_reader, tar_writer
 from runtime.images.entry_files import TYPES, entry_of, xattrs_of
 from runtime.images.extract import OPAQUE, OPAQUE_XATTR, WHITEOUT
@@ -20,11 +21,16 @@ _COPY_BYTES = 1 << 20
 
 
 def pack(directory: Path, write: Callable[[bytes], object]) -> int:
-    """Write the archive of what is in the directory, not of itself; returns the bytes of its files. Blocking; raises OSError."""
+    """Write the archive of what is in the directory, not of itself; returns the bytes of its files. Blocking.
+
+    Raises OSError, EngineError for directories too deep in one another, which whoever wrote them has made on purpose.
+    """
     packing = _Packing(write)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         packing.contents(descriptor, b"")
+    except RecursionError as error:
+        raise EngineError("directories are too deep in one another to be packed") from error
     finally:
         os.close(descriptor)
     packing.end()

@@ -7,7 +7,6 @@ held nothing goes, and what should have gone meanwhile goes at the end of the la
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from runtime.images.content import Content
 from runtime.images.layers import Layers
+from runtime.linux.trees import discard_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,14 @@ class Sweeper:
                 trash = self._put_aside() if self._is_due else None
             if trash is not None:
                 # Whoever held the lease need not wait for a thousand files to be deleted.
-                threading.Thread(target=shutil.rmtree, args=(trash, True), name="sweep", daemon=True).start()
+                threading.Thread(target=discard_tree, args=(trash,), name="sweep", daemon=True).start()
 
     def sweep(self) -> None:
         """Take away what is not needed, now or at the end of the last lease. Blocking."""
         with self._lock:
             trash = self._put_aside()
         if trash is not None:
-            shutil.rmtree(trash, ignore_errors=True)
+            discard_tree(trash)
 
     def _put_aside(self) -> Path | None:
         """What is not needed is out of the store after this, which is quick; the files lie at the path returned."""

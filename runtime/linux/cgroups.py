@@ -5,12 +5,14 @@ Must not know how limits are set, which the OCI runtime does, nor what runs in a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from runtime.errors import InvalidParameter
 from runtime.linux.cgroup_files import (
     BlockIo,
     CpuUse,
@@ -27,7 +29,6 @@ from runtime.linux.mountinfo import Mounted, mounts_of
 
 V2 = ""
 """The unified hierarchy, among v1's controllers."""
-_NAMED = "name="  # a v1 hierarchy without controller: name=systemd
 _LISTS_PROCESSES = ("pids", "memory", "devices", "freezer", "cpu", V2)
 """Hierarchies that an OCI runtime puts a container into, the surest first; v2 last: in a hybrid it may be left out."""
 
@@ -46,6 +47,17 @@ class CgroupStats:
     operations: tuple[BlockIo, ...] = ()
 
 
+def mounted_here() -> Mapping[str, Path]:
+    """Where each controller is mounted, as this thread sees it; raises OSError."""
+    return _mounted_in(os.stat("/proc/thread-self/ns/mnt").st_ino)
+
+
+@lru_cache(maxsize=16)
+def _mounted_in(_namespace: int) -> Mapping[str, Path]:
+    # Controllers stay where they are, and the table of mounts is as long as there are containers.
+    return hierarchies(mounts_of())
+
+
 def hierarchies(mounts: Iterable[Mounted]) -> dict[str, Path]:
     """Where each controller is mounted; v2 by the name ""."""
     found: dict[str, Path] = {}
@@ -56,22 +68,6 @@ def hierarchies(mounts: Iterable[Mounted]) -> dict[str, Path]:
             for option in mounted.options:
                 found.setdefault(option, Path(mounted.target))
     return found
-
-
-def parse_membership(text: str) -> dict[str, str]:
-    """/proc/PID/cgroup: controller (v2: "") -> path of the process's group."""
-    found = {}
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        found.update(dict.fromkeys(controllers.split(","), path))
-    return found
-
-
-def parent_for(engine: str) -> str:
-    """The group above all containers of an engine; raises InvalidParameter for a name that is not one component of a path."""
-    if not engine or engine in (".", "..") or "/" in engine or not engine.isprintable():
-        raise InvalidParameter(f"invalid cgroup name {engine!r}")
-    return f"/{engine}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +81,23 @@ class Cgroup:
     def at(cls, path: str, mounts: Iterable[Mounted] | None = None) -> Self:
         """The group of this absolute path in each hierarchy, as an OCI runtime takes `cgroupsPath`; raises OSError."""
         inner = PurePosixPath("/", path).relative_to("/")
-        return cls({name: where / inner for name, where in hierarchies(mounts_of() if mounts is None else mounts).items()})
-
-    @classmethod
-    def of(cls, pid: int, container_id: str) -> Self:
-        """The groups of a container that a process of it is in, or below which it has moved itself; raises OSError."""
-        member = parse_membership(Path(f"/proc/{pid}/cgroup").read_text())
-        mounted = hierarchies(mounts_of())
-        return cls({name: mounted[name] / _own(path, container_id) for name, path in member.items() if name in mounted})
+        places = mounted_here() if mounts is None else hierarchies(mounts)
+        return cls({name: where / inner for name, where in places.items()})
 
     def exists(self) -> bool:
         """Whether any hierarchy has it."""
         return any(directory.is_dir() for directory in self.directories.values())
+
+    def remove(self) -> bool:
+        """Remove it from every hierarchy; False: something is left in it, a process or a group. Nothing happens when it is gone."""
+        for directory in dict.fromkeys(self.directories.values()):
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return False
+        return True
 
     def processes(self) -> list[int]:
         """Everything in it and below, ascending; empty when it is gone."""
@@ -166,20 +167,10 @@ class Cgroup:
             return ""
 
 
-def _own(path: str, container_id: str) -> PurePosixPath:
-    """Cut below the component that names the container: /tartan/ID/init.scope -> tartan/ID."""
-    inner = PurePosixPath(path).relative_to("/")
-    for place in (inner, *inner.parents):
-        if container_id in place.name:
-            return place
-    return inner
-
-
 def _processes(directory: Path) -> set[int]:
     found: set[int] = set()
-    try:
+    with suppress(FileNotFoundError):  # a group below has ended meanwhile
         for file in directory.rglob("cgroup.procs"):
-            found.update(map(int, file.read_text().split()))
-    except OSError:  # a group below has ended meanwhile; on v2 also one of threads alone (EOPNOTSUPP)
-        return found
+            with suppress(OSError):  # EOPNOTSUPP: v2's groups of threads alone, whose processes are listed above them
+                found.update(map(int, file.read_text().split()))
     return found

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from runtime.linux.mountinfo import mounts_of
+
 CGROUPS = Path("/sys/fs/cgroup")
+_UNIFIED_OPTIONS = frozenset(
+    ("favordynmods", "memory_hugetlb_accounting", "memory_localevents", "memory_recursiveprot", "nsdelegate", "pids_localevents")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class Controllers:
     cpus: frozenset[int] = frozenset()
     """That a cpuset may name; empty: not known."""
     nodes: frozenset[int] = frozenset()
+    options: tuple[str, ...] = ()
+    """Of version 2 itself, the same wherever it is mounted: a mount without them in the host's namespace takes them from all."""
 
 
 @cache
@@ -70,7 +77,7 @@ def _version_2(root: Path, offered: frozenset[str]) -> Controllers:
     return Controllers(
         version=2,
         memory="memory" in offered,
-        swap="memory" in offered and _swap_is_accounted(),
+        swap="memory" in offered and _swap_is_accounted(root),
         reservation="memory" in offered,
         swappiness=False,
         oom_kill_disable=False,
@@ -83,14 +90,20 @@ def _version_2(root: Path, offered: frozenset[str]) -> Controllers:
         blkio_throttle="io" in offered,
         cpus=_numbers(root / "cpuset.cpus.effective"),
         nodes=_numbers(root / "cpuset.mems.effective"),
+        options=_options(root),
     )
 
 
-def _swap_is_accounted() -> bool:
-    """By our own group: the root has no memory.swap.max."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::") and line != "0::/":
-            return (CGROUPS / line.removeprefix("0::/") / "memory.swap.max").exists()
+def _options(root: Path) -> tuple[str, ...]:
+    found = (mounted.options for mounted in mounts_of() if (mounted.target, mounted.kind) == (str(root), "cgroup2"))
+    return tuple(sorted(_UNIFIED_OPTIONS & next(found, frozenset())))
+
+
+def _swap_is_accounted(root: Path) -> bool:
+    """By a group that memory is accounted in: the root, which has no limits, does not tell."""
+    for group in root.iterdir():
+        if (group / "memory.max").exists():
+            return (group / "memory.swap.max").exists()
     return os.path.exists("/proc/swaps")
 
 

@@ -43,3 +43,12 @@ int init_run(char **command) {
         if (number > 0 && number != SIGCHLD && number != SIGTTIN && number != SIGTTOU) kill(child, number);
     }
 }
+
+int init_pause(void) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
+    for (int number; (number = sigwaitinfo(&all, NULL)) != SIGTERM && number != SIGINT;)
+        if (number == SIGCHLD) reap(0);
+    return 0;
+}

@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -49,8 +50,9 @@
 enum {
     CONNECTIONS = 128,  /* at once; more wait until one is gone */
     HEAD = 8,           /* bytes of a frame before its payload */
-    TAIL = 2 << 20,     /* bytes kept for clients after the end: both pipes' most (1 MiB) */
+    TAIL = 3 << 20,     /* bytes kept for clients after the end: both pipes' most (1 MiB), and EARLY */
     REASON = 4096,      /* bytes of a failure's text, the last */
+    EARLY = 1 << 20,    /* bytes taken of stderr before the start is over: runtimes repeat what they could not do, however long it is */
     UNKNOWN = 255,      /* exit code that nobody knows */
     DRAIN_MS = 2000,    /* for output that strays may still write, Docker's */
     QUIET_MS = 200,     /* without output, after which strays are not waited for */
@@ -75,12 +77,13 @@ struct connection {
 };
 struct output {
     int fd;
+    int rest;        /* what is to be read when fd has ended; -1: nothing */
     struct line line;
 };
 
 static enum state state = WAITING;
 static struct connection connections[CONNECTIONS];
-static struct output outputs[2] = {{-1, {.stream = 1}}, {-1, {.stream = 2}}};
+static struct output outputs[2] = {{-1, -1, {.stream = 1}}, {-1, -1, {.stream = 2}}};
 static char queue[TAIL];    /* frames that clients have not all got; while the container runs, one */
 static uint32_t queue_end;
 static char staged[PIECE];  /* on its way to stdin */
@@ -88,8 +91,8 @@ static uint32_t staged_at, staged_end;
 
 static const char *directory;
 static char **command;
-static int directory_fd = -1, listener = -1, console_listener = -1, input = -1, null_fd = -1;
-static bool terminal, with_input, input_once, input_ending;
+static int directory_fd = -1, listener = -1, console_listener = -1, input = -1, null_fd = -1, early = -1;
+static bool terminal, with_input, input_once, input_ending, early_ended;
 static struct winsize size;
 static char oom_score[16];
 static pid_t starter, child;
@@ -111,7 +114,8 @@ static void note_end(int code) {
 static void end_output(struct output *from) {
     log_rest(&from->line);
     if (from->fd >= 0) close(from->fd);
-    from->fd = -1;
+    if (from->rest >= 0) close(from->rest);
+    from->fd = from->rest = -1;
 }
 
 /* ---- connections */
@@ -169,6 +173,11 @@ static void pump(struct output *from) {
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (count < 0 && terminal && state == RUNNING) { /* nobody has it open, which may change */
         hung_up_until = now_ms() + HANGUP_MS;
+        return;
+    }
+    if (count == 0 && from->rest >= 0) {
+        close(from->fd);
+        from->fd = from->rest, from->rest = -1;
         return;
     }
     if (count <= 0) {
@@ -313,17 +322,34 @@ static pid_t read_pid(void) {
     return atoi(text);
 }
 
+/* Read once from stderr before it is known whose it is, the runtime's or already the container's: a runtime with more to say than a
+ * pipe takes would wait for us for ever. Returns whether there may be more. */
+static bool take_early(void) {
+    char piece[PIECE];
+    if (early < 0) early = memfd_create("stderr", MFD_CLOEXEC);
+    early_ended = early < 0 || lseek(early, 0, SEEK_END) >= EARLY;
+    if (early_ended) return false;
+    ssize_t count = read(outputs[1].fd, piece, sizeof piece);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    early_ended = count <= 0 || write(early, piece, (size_t)count) != count;
+    return !early_ended;
+}
+
+/* What came early goes before the rest. */
+static void replay_early(void) {
+    if (early < 0) return;
+    lseek(early, 0, SEEK_SET);
+    outputs[1].rest = outputs[1].fd, outputs[1].fd = early, early = -1;
+}
+
 static void fail(int status) {
-    char text[REASON + 64], more[REASON];
-    ssize_t length = 0, count;
-    while ((count = read(outputs[1].fd, more, sizeof more)) > 0) { /* keep the last */
-        ssize_t keep = length < REASON - count ? length : REASON - count;
-        memmove(text, text + length - keep, (size_t)keep);
-        memcpy(text + keep, more, (size_t)count);
-        length = keep + count;
-    }
-    if (!length && WIFSIGNALED(status)) length = sprintf(text, "%s was killed by signal %d", command[0], WTERMSIG(status));
-    else if (!length) length = sprintf(text, "%s ended with status %d and no process to show", command[0], WEXITSTATUS(status));
+    char text[REASON + 64];
+    while (take_early()) continue;
+    off_t size_early = early < 0 ? 0 : lseek(early, 0, SEEK_END);
+    ssize_t length = size_early <= 0 ? 0 : pread(early, text, REASON, size_early > REASON ? size_early - REASON : 0);
+    if (early >= 0) close(early), early = -1;
+    if (length <= 0 && WIFSIGNALED(status)) length = sprintf(text, "%s was killed by signal %d", command[0], WTERMSIG(status));
+    else if (length <= 0) length = sprintf(text, "%s ended with status %d and no process to show", command[0], WEXITSTATUS(status));
     for (int i = 0; i < 2; i++) close(outputs[i].fd), outputs[i].fd = -1; /* nothing of this is the container's output */
     note_end(128);
     linger();
@@ -346,7 +372,8 @@ static void started(int status) {
         fail(status);
         return;
     }
-    if (terminal) close(outputs[1].fd), outputs[1].fd = -1;
+    replay_early();
+    if (terminal) end_output(outputs + 1); /* there it is the runtime's alone */
     state = RUNNING;
     tell_all(line, (size_t)sprintf(line, "running %d\n", child));
     if (input_ending) push_input();
@@ -445,7 +472,10 @@ static void watch(void) {
     }
     struct pollfd *other = polls + CONNECTIONS;
     look &= state == RUNNING ? clear : queue_end + HEAD + PIECE <= sizeof queue || clear;
-    for (int i = 0; i < 2; i++) *other++ = (struct pollfd){.fd = look ? outputs[i].fd : -1, .events = POLLIN};
+    for (int i = 0; i < 2; i++) {
+        bool starts = i == 1 && state == STARTING && !early_ended;
+        *other++ = (struct pollfd){.fd = look || starts ? outputs[i].fd : -1, .events = POLLIN};
+    }
     *other++ = (struct pollfd){.fd = state == RUNNING && staged_at < staged_end ? input : -1, .events = POLLOUT};
     *other++ = (struct pollfd){.fd = room ? listener : -1, .events = POLLIN};
     *other++ = (struct pollfd){.fd = state == STARTING ? console_listener : -1, .events = POLLIN};
@@ -503,7 +533,7 @@ static void loop(void) {
             if (polls[i].revents) serve(connections + i, polls[i].revents);
         struct pollfd *other = polls + CONNECTIONS;
         for (int i = 0; i < 2; i++)
-            if (other[i].revents && outputs[i].fd >= 0) pump(outputs + i);
+            if (other[i].revents && outputs[i].fd >= 0) state == STARTING ? (void)take_early() : pump(outputs + i);
         if (other[2].revents) push_input();
         int fd = other[3].revents ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : -1;
         if (fd >= 0 && !place(fd, NEW)) close(fd);
@@ -561,6 +591,7 @@ static void daemonise(void) {
 
 int main(int argc, char **argv) {
     if (argc > 2 && getpid() == 1 && !strcmp(argv[1], "--")) return init_run(argv + 2);
+    if (argc == 2 && !strcmp(argv[1], "pause")) return init_pause();
     syscall(SYS_close_range, 3, ~0U, 0);
     errno = EINVAL;
     if (argc < 9) refuse("arguments");

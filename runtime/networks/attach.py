@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,13 @@ class Attacher:
             raise _translated(error, sandbox, attached) from error
 
     def _chain(self, attached: Attached) -> Chain:
-        return Chain(_conflist(attached), self._plugins, self._cache)
+        return Chain(_conflist(attached.config), self._plugins, self._cache)
 
 
-def _conflist(attached: Attached) -> Conflist:
-    return parse_conflist(attached.config.encode())
+@lru_cache(maxsize=64)
+def _conflist(text: str) -> Conflist:
+    """Parsed once for all containers of a network that ask for nothing of their own."""
+    return parse_conflist(text.encode())
 
 
 def _attachment(sandbox: Sandbox, attached: Attached) -> Attachment:

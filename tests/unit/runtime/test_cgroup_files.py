@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.containers.stats import parse_net_dev, parse_system_cpu, render_memory
-from runtime.errors import InvalidParameter
 from runtime.linux.cgroup_files import UNLIMITED, BlockIo, MemoryUse, parse_limit, parse_pairs
-from runtime.linux.cgroups import Cgroup, hierarchies, parent_for, parse_membership
+from runtime.linux.cgroups import Cgroup, hierarchies
+from runtime.linux.controllers import controllers
 from runtime.linux.mountinfo import parse_mountinfo
 
 HYBRID = """\
@@ -93,26 +93,24 @@ def test_controllers_are_found_where_they_are_mounted() -> None:
     assert Cgroup.at("/tartan/abc", parse_mountinfo(HYBRID)).directories["memory"] == Path("/sys/fs/cgroup/memory/tartan/abc")
 
 
-def test_membership_is_by_controller() -> None:
-    assert parse_membership("4:cpu,cpuacct:/a\n1:name=systemd:/b\n0::/c:d\n") == {
-        "cpu": "/a",
-        "cpuacct": "/a",
-        "name=systemd": "/b",
-        "": "/c:d",
-    }
-
-
-def test_our_own_group_is_found_in_the_real_hierarchies() -> None:
-    group = Cgroup.of(1, "no container")
+def test_the_root_group_is_found_in_the_real_hierarchies() -> None:
+    group = Cgroup.at("/")
     assert group.exists()
     assert group.stats().cpu.total_ns > 0
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\n"])
-def test_a_parent_is_one_component(name: str) -> None:
-    with pytest.raises(InvalidParameter):
-        parent_for(name)
-    assert parent_for("tartan") == "/tartan"
+def test_groups_of_threads_alone_are_passed_over(tmp_path: Path) -> None:
+    written(tmp_path, {"cgroup.procs": "7\n", "work/cgroup.procs": "12\n"})
+    (tmp_path / "threads/cgroup.procs").mkdir(parents=True)  # no more to be read than with EOPNOTSUPP
+    assert Cgroup({"": tmp_path}).processes() == [7, 12]
+
+
+@pytest.mark.parametrize(("files", "swap"), [((), False), (("memory.swap.max",), True)])
+def test_whether_v2_limits_swap_is_told_by_a_group_with_limits(tmp_path: Path, files: tuple[str, ...], swap: bool) -> None:
+    written(tmp_path, {"cgroup.controllers": "cpu memory\n", "idle/cgroup.procs": ""})
+    written(tmp_path / "system.slice", dict.fromkeys(("memory.max", *files), "max\n"))
+    found = controllers(tmp_path)
+    assert (found.version, found.memory, found.swap, found.pids, found.options) == (2, True, swap, False, ())
 
 
 @given(st.text(max_size=80))

@@ -24,7 +24,7 @@ def test_what_is_not_said_is_the_engines(options: dict[str, str], expected: Rota
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        (LogConfig(type="papyrus"), "logger: no log driver named 'papyrus' is registered"),
+        (LogConfig(type="papyrus"), 'error looking up logging plugin papyrus: plugin "papyrus" not found'),
         (LogConfig(config={"max-age": "3"}), "unknown log opt 'max-age' for json-file log driver"),
         (LogConfig(config={"max-size": "many"}), "invalid size: 'many'"),
         (LogConfig(config={"max-size": "0"}), "invalid size: '0'"),

@@ -17,6 +17,7 @@ from runtime.containers.propagation import rootfs_propagation
 from runtime.containers.record import MountPoint
 from runtime.containers.resources import resources
 from runtime.containers.spec import Given, build_spec
+from runtime.docker_api.system import limits_json
 from runtime.errors import EngineError, InvalidParameter
 from runtime.linux.controllers import Controllers, parse_numbers
 from runtime.linux.mountinfo import parse_mountinfo
@@ -125,6 +126,15 @@ def test_what_the_kernel_does_not_offer_is_left_out_and_said() -> None:
     assert len(warnings) == 8
     assert "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded." in warnings
     assert check_resources(replace_oom(asked), EVERYTHING) == []
+
+
+def test_info_says_what_cannot_be_limited() -> None:
+    everything = limits_json(EVERYTHING)
+    assert (everything["SwapLimit"], everything["Warnings"]) == (True, None)
+    nothing = limits_json(NOTHING)
+    assert (nothing["CPUSet"], nothing["OomKillDisable"]) == (False, False)
+    assert "WARNING: No swap limit support" in nothing["Warnings"]
+    assert "WARNING: No oom kill disable support" not in nothing["Warnings"], "nobody has it with version 2"
 
 
 def replace_oom(asked: Resources) -> Resources:
