@@ -242,6 +242,8 @@ class Resources(Value):
     pids_limit: int | None = None
     """0, -1: no limit."""
     ulimits: tuple[Ulimit, ...] = ()
+    unified: dict[str, str] = field(default_factory=dict)
+    """Files of cgroup v2 and what is written to them: CRI's, "memory.oom.group" of every kubelet; Docker has no such thing."""
 
 
 class HostConfig(Resources):

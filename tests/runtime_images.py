@@ -6,9 +6,12 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 
@@ -48,6 +51,20 @@ def layer_tar(files: Files) -> bytes:
                     item.type, item.mode = tarfile.DIRTYPE, what.mode
             tar.addfile(item)
     return buffer.getvalue()
+
+
+def busybox_files() -> Files:
+    """A static busybox with its commands, and a user database."""
+    program = Path(sys.executable).parent / "busybox"
+    commands = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    return {
+        **{name: Directory() for name in ("bin", "etc", "root")},
+        "tmp": Directory(0o1777),
+        "bin/busybox": program.read_bytes(),
+        "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        "etc/group": b"root:x:0:\nnogroup:x:65534:\n",
+        **{f"bin/{name}": Link("busybox") for name in commands if name != "busybox"},
+    }
 
 
 def gzipped(data: bytes) -> bytes:

@@ -36,7 +36,7 @@ from runtime.layout import Layout
 from runtime.linux.cgroups import hierarchies
 from runtime.linux.mountinfo import mounts_of, parse_mountinfo
 from runtime.settings import Settings
-from runtime_images import Directory, Link, image_config, layer_tar
+from runtime_images import busybox_files, image_config, layer_tar
 from runtime_nets import EngineHost, engine_host
 
 T = TypeVar("T")
@@ -225,18 +225,8 @@ def runtime_world(directory: Path) -> Iterator[RuntimeWorld]:
 
 
 def add_busybox(images: Images) -> None:
-    """A static busybox with its commands, a user database, and Debian's PATH."""
-    program = Path(sys.executable).parent / "busybox"
-    commands = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
-    files: dict[str, bytes | Link | Directory] = {
-        **{name: Directory() for name in ("bin", "etc", "root")},
-        "tmp": Directory(0o1777),
-        "bin/busybox": program.read_bytes(),
-        "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        "etc/group": b"root:x:0:\nnogroup:x:65534:\n",
-        **{f"bin/{name}": Link("busybox") for name in commands if name != "busybox"},
-    }
-    tar = layer_tar(files)
+    """`busybox`, with Debian's PATH."""
+    tar = layer_tar(busybox_files())
     with images.lease():
         blob = Descriptor(media_type=OCI_LAYER, digest=images.content.put(tar), size=len(tar))
         images.layers.unpack(images.content.path(blob.digest), OCI_LAYER, blob.digest, "")

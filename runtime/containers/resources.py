@@ -27,6 +27,7 @@ def resources(host: Resources, offered: Controllers | None = None) -> dict[str, 
         "cpu": _cpu(host, offered),
         "pids": {"limit": host.pids_limit if host.pids_limit > 0 else UNLIMITED} if host.pids_limit and offered.pids else {},
         "blockIO": _block_io(host, offered),
+        "unified": dict(host.unified) if offered.version == 2 else {},
     }
     return {name: part for name, part in parts.items() if part}
 

@@ -12,8 +12,8 @@ log = Log(__name__)
 
 def limits(asked: cri.LinuxContainerResources) -> Resources:
     """What is limited; swap is none beyond the memory unless it is asked for, as with other runtimes."""
-    if asked.unified or any(page.limit for page in asked.hugepage_limits):
-        log.warning("limits not set", unified=dict(asked.unified), hugepages=len(asked.hugepage_limits))
+    if any(page.limit for page in asked.hugepage_limits):
+        log.warning("limits not set", hugepages=len(asked.hugepage_limits))
     return Resources(
         cpu_period=asked.cpu_period,
         cpu_quota=asked.cpu_quota,
@@ -22,6 +22,7 @@ def limits(asked: cri.LinuxContainerResources) -> Resources:
         cpuset_mems=asked.cpuset_mems,
         memory=asked.memory_limit_in_bytes,
         memory_swap=asked.memory_swap_limit_in_bytes or asked.memory_limit_in_bytes,
+        unified=dict(asked.unified),
     )
 
 
@@ -36,5 +37,6 @@ def limits_told(host: HostConfig) -> cri.ContainerResources:
         memory_limit_in_bytes=host.memory,
         memory_swap_limit_in_bytes=max(host.memory_swap, 0),
         oom_score_adj=host.oom_score_adj,
+        unified=host.unified,
     )
     return cri.ContainerResources(linux=told)

@@ -125,7 +125,9 @@ async def commit(engine: Backend, request: Request) -> Response:
     """An image of a container's files and config."""
     query = request.query
     container = engine.containers.find(query.text("container"))
-    changed = apply_changes(await request.decoded(ContainerConfig), query.all("changes"))
+    asked = await request.decoded(ContainerConfig)
+    base = container.record.config if asked == ContainerConfig() else asked
+    changed = apply_changes(base, query.all("changes"))
     options = CommitOptions(
         config=merge(changed, container.record.config),
         reference=reference_of(query.text("repo"), query.text("tag")),

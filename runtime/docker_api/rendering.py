@@ -31,7 +31,7 @@ _IMAGE_CONFIG = frozenset(
         "Shell",
     }
 )
-_HOST_ABSENT = frozenset({"Annotations", "Init", "Mounts", "StorageOpt", "Sysctls", "Tmpfs"})
+_HOST_ABSENT = frozenset({"Annotations", "Init", "Mounts", "StorageOpt", "Sysctls", "Tmpfs", "Unified"})
 _HOST_NULL = frozenset(
     {
         "Binds",

@@ -280,7 +280,7 @@ def test_a_half_made_container_leaves_nothing(world: RuntimeWorld) -> None:
     broken = Mount(type="volume", source="no/such/name", target="/data", volume_options=options)
     with pytest.raises(InvalidParameter):
         world.new("true", name="web", volumes={"/anonymous": {}}, mounts=(broken,))
-    with pytest.raises(NotFound, match="network nowhere not found"):
+    with pytest.raises(InvalidParameter, match="network nowhere not found"):
         world.run(world.engine.new("true", name="web", network="nowhere"))
     assert world.containers.all() == []
     assert world.engine.volumes.list({}, lambda _: []) == []

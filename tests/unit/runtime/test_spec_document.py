@@ -114,6 +114,8 @@ def test_resources_are_said_in_the_runtimes_terms() -> None:
         "blockIO": {"weight": 300},
     }
     assert resources(asked, NOTHING) == {}
+    version_2, kubelets = NOTHING, Resources(unified={"memory.oom.group": "1"})
+    assert (resources(kubelets, EVERYTHING), resources(kubelets, version_2)) == ({}, {"unified": {"memory.oom.group": "1"}})
     assert resources(Resources(), EVERYTHING) == {}
     assert resources(Resources(memory=1 << 26, memory_swap=-1, pids_limit=-1), EVERYTHING)["memory"]["swap"] == -1
 
