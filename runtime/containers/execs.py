@@ -23,7 +23,7 @@ from runtime.containers.jobs import Jobs
 from runtime.containers.monitor import Monitor, MonitorSettings, NotRunning, Stream
 from runtime.containers.parts import Parts
 from runtime.containers.spec import process_spec
-from runtime.containers.start_errors import failure_of
+from runtime.containers.start_errors import NOT_EXECUTABLE, NOT_FOUND, failure_of
 from runtime.containers.transitions import Verb, check
 from runtime.errors import Conflict, EngineError, InvalidParameter, NotFound
 
@@ -115,7 +115,7 @@ class Execs:
             stream = await self._launched(made, detach, size or made.record.config.console_size)
         except (EngineError, OSError) as error:
             failure = failure_of(error)
-            made.change(exit_code=failure.code)
+            made.change(exit_code=NOT_FOUND if failure.code == NOT_FOUND else NOT_EXECUTABLE)
             made.ended.set()
             raise failure.error from error
         made.tell(self._parts, f"exec_start: {' '.join(made.record.config.cmd)}")

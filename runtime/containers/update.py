@@ -18,6 +18,8 @@ def updated(host: HostConfig, asked: Resources, policy: RestartPolicy | None) ->
     default = Resources()
     names = [name for name in Resources.__struct_fields__ if name not in _FIXED]
     changes = {name: getattr(asked, name) for name in names if getattr(asked, name) != getattr(default, name)}
+    if asked.unified:
+        changes["unified"] = {**host.unified, **asked.unified}
     memory, swap = asked.memory or host.memory, asked.memory_swap or host.memory_swap
     if asked.memory and swap > 0 and memory > swap:
         raise Conflict("Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time")

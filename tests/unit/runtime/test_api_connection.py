@@ -27,6 +27,19 @@ async def test_a_connection_serves_one_request_after_the_other(tmp_path: Path) -
             assert (status, json.loads(body)) == (200, {"method": "POST", "path": f"/n/{number}", "body": "hello"})
 
 
+async def test_a_connection_outlives_a_stream_whose_request_nobody_read(tmp_path: Path) -> None:
+    async def stream(_: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"part"
+
+        return Bytes(parts(), "text/plain")
+
+    async with answering(tmp_path / "s", stream) as path, talking(path) as talk:
+        for body in (b"", b"unread"):
+            assert (await talk.ask("POST", "/", body))[2] == b"part"
+        assert (await talk.ask("GET", "/"))[0] == 200
+
+
 async def test_requests_sent_before_the_answers_are_answered_in_order(tmp_path: Path) -> None:
     async with answering(tmp_path / "s", echo) as path, talking(path) as talk:
         await talk.say(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n")
