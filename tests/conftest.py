@@ -12,7 +12,12 @@ from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A busy machine is no bug: nothing here is timed, but what hangs is ended.
+hypothesis.settings.register_profile("tartan", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tartan")
 
 TESTS = Path(__file__).parent
 SESSION = "TARTAN_TEST_SESSION"

@@ -73,7 +73,7 @@ class Docker:
     def __call__(self, line: str, *more: str, stdin: bytes = b"", program: Sequence[str] = (DOCKER,)) -> str:
         """What it prints, without the last newline; it has to succeed."""
         said = self.said(line, *more, stdin=stdin, program=program)
-        assert said.code == 0, f"{line} {shlex.join(more)}: {said.err}{said.out}"
+        assert said.code == 0, f"{line} {shlex.join(more)} ended with {said.code}: {said.err}{said.out}"
         return said.out.rstrip("\n")
 
     def refused(self, line: str, *more: str, code: int = 1, stdin: bytes = b"") -> str:

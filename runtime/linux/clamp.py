@@ -50,14 +50,14 @@ class Held:
 
     capabilities: frozenset[str]
     hard_limits: Mapping[str, int]
-    """By the name of the ulimit; -1: none."""
+    """By the name of the ulimit, what a child's can be raised to; -1: anything."""
     oom_score_floor: int
     """Lower nobody's oom_score_adj can be set."""
 
     def limit(self, name: str, wanted: int) -> int:
         """What a child can have of a resource; -1: without limit."""
         hard = self.hard_limits[name]
-        if "CAP_SYS_RESOURCE" in self.capabilities or hard == UNLIMITED:
+        if hard == UNLIMITED:
             return wanted
         return hard if wanted == UNLIMITED else min(wanted, hard)
 
@@ -67,10 +67,13 @@ def held() -> Held:
     """What this process holds; read once: it does not change while an engine runs."""
     status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
     capabilities = capabilities_of(int(status["CapBnd"], 16) & int(status["CapPrm"], 16))
+    if "CAP_SYS_RESOURCE" in capabilities:
+        # There is one limit that nobody may raise beyond (proc_sys_fs(5)).
+        files = int(Path("/proc/sys/fs/nr_open").read_text())
+        return Held(capabilities, dict.fromkeys(RLIMITS, UNLIMITED) | {"nofile": files}, -1000)
     limits = {name: resource.getrlimit(number)[1] for name, number in RLIMITS.items()}
     # What was lowered with CAP_SYS_RESOURCE alone can be undone without it: our own score is the lowest that is sure to be had.
-    floor = -1000 if "CAP_SYS_RESOURCE" in capabilities else int(Path("/proc/self/oom_score_adj").read_text())
-    return Held(capabilities, limits, floor)
+    return Held(capabilities, limits, int(Path("/proc/self/oom_score_adj").read_text()))
 
 
 def capabilities_of(mask: int) -> frozenset[str]:

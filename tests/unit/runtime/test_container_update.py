@@ -13,6 +13,11 @@ def test_only_what_is_asked_for_changes() -> None:
     assert changed == HostConfig(memory=32 * MIB, memory_swap=128 * MIB, cpu_shares=512, privileged=True)
 
 
+def test_files_of_control_groups_are_changed_one_by_one() -> None:
+    host = HostConfig(unified={"memory.oom.group": "1", "memory.high": "1"})
+    assert updated(host, Resources(unified={"memory.high": "2"}), None).unified == {"memory.oom.group": "1", "memory.high": "2"}
+
+
 def test_a_restart_policy_comes_alone_too() -> None:
     policy = RestartPolicy(name="on-failure", maximum_retry_count=2)
     assert updated(HostConfig(), Resources(), policy).restart_policy == policy
