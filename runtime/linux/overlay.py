@@ -1,6 +1,6 @@
 """Layers seen as one file tree: overlayfs (kernel's Documentation/filesystems/overlayfs.rst); must not know what the layers are.
 
-Where the kernel has it (6.5), each lower directory is given by itself (fsconfig(2)), and there is no limit but overlayfs's own 500.
+Where the kernel has it (6.7), each lower directory is given by itself (fsconfig(2)), and there is no limit but overlayfs's own 500.
 Before, all of them have to fit one page: they are named from their common directory, by a thread that works there.
 """
 
@@ -15,9 +15,12 @@ from pathlib import Path
 
 from flanneld.linux import netns
 from runtime.linux.flatten import flatten
+from runtime.linux.release import kernel_version
 
 OPTIONS = {"index": "off", "redirect_dir": "off", "metacopy": "off"}
 """What distributions turn on is turned off: an upper directory has to be a layer by itself, and may be mounted again elsewhere."""
+ONE_BY_ONE = (6, 7)
+"""Linux that has overlayfs's lowerdir+; an older one would write into its log that it has not, for each container."""
 _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432  # syscall numbers on every architecture
 _AT_FDCWD = -100
 _CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
@@ -63,7 +66,7 @@ def _flattened(lowers: Sequence[Path], upper: Path, work: Path) -> bool:
 
 def _mount(lowers: Sequence[Path], upper: Path, work: Path, target: Path, *, volatile: bool) -> None:
     texts = (*map(str, lowers), str(upper), str(work))
-    if max(map(len, texts)) > _LONGEST_STRING:
+    if kernel_version() < ONE_BY_ONE or max(map(len, texts)) > _LONGEST_STRING:
         return mount_at_once(lowers, upper, work, target, volatile=volatile)
     try:
         return mount_one_by_one(lowers, upper, work, target, volatile=volatile)
@@ -74,7 +77,7 @@ def _mount(lowers: Sequence[Path], upper: Path, work: Path, target: Path, *, vol
 
 
 def mount_one_by_one(lowers: Sequence[Path], upper: Path, work: Path, target: Path, *, volatile: bool) -> None:
-    """By fsconfig(2); raises OSError: ENOSYS and EINVAL before Linux 6.5, EINVAL where overlayfs cannot be."""
+    """By fsconfig(2); raises OSError: ENOSYS and EINVAL before Linux 6.7, EINVAL where overlayfs cannot be."""
     context = _call(_FSOPEN, b"overlay", _CLOEXEC)
     try:
         for lower in lowers:

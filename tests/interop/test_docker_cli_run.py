@@ -194,15 +194,17 @@ def test_health_is_told_by_its_command(docker: Docker) -> None:
 
 
 def test_a_stop_signal_and_its_timeout_are_the_containers_own(docker: Docker) -> None:
-    script = "trap 'echo hup; exit 5' HUP; while :; do sleep 0.05; done"
+    script = "trap 'echo hup; exit 5' HUP; echo up; while :; do sleep 0.05; done"
     docker("run -d --name web --network none --stop-signal HUP busybox sh -c", script)
+    docker.until("logs web", says="up")
     docker("stop web")
     assert docker("wait web") == "5"
-    assert docker("logs web") == "hup"
+    assert docker("logs web") == "up\nhup"
     docker("run -d --name deaf --network none --stop-timeout 0 busybox sleep 1000")
     docker("stop deaf")
     assert docker("inspect -f {{.State.ExitCode}} deaf") == "137"
     docker("start web")
+    docker.until("logs web", says="up\nhup\nup")
     docker("kill -s HUP web")
     assert docker("wait web") == "5"
 

@@ -35,6 +35,7 @@ def test_a_terminal_echoes_follows_its_users_size_and_gives_the_exit_code(docker
         terminal.sees("/dev/pts/0")
         terminal.type("this\n")
         terminal.sees("this\r\ngot this xterm\r\n30 90")
+        time.sleep(0.3)  # the client looks out for changes only once the engine has told it of the start
         terminal.resize(41, 101)
         terminal.sees("41 101")
         terminal.type("\x03")
