@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -152,10 +153,22 @@ def test_a_volume_whose_links_move_while_others_are_started_in_it_mounts_nothing
         world.docker(*RUN, "-v", "shared:/v", "-v", "mine:/v/in/sub", "--tmpfs", "/v/out/tmp", EVIL, "touch", "/v/in/sub/x").code
         for _ in range(10)
     ]
-    assert snapshot(outside) == before
+    after = snapshot(outside)
+    made = set(after) - set(before)
+    assert all(Path(path).is_dir() and not os.listdir(path) for path in made)
+    if made:  # runc, whose race it is, may be made to leave an empty directory: CVE-2024-45310
+        assert runc_version(world) < (1, 1, 14)
+    files = [path for path in before if Path(path).is_file()]
+    assert files and [after[path] for path in files] == [before[path] for path in files]
     assert set(ends) <= {0, 1, 125, 126, 127}
     mounted = world.host.call(Path("/proc/thread-self/mountinfo").read_text)
     assert str(outside) not in mounted
+
+
+def runc_version(world: DockerWorld) -> tuple[int, ...]:
+    told = re.match(r"(\d+)\.(\d+)\.(\d+)", world.ok("info", "--format", "{{.RuncCommit.ID}}"))
+    assert told
+    return tuple(map(int, told.groups()))
 
 
 def test_a_second_chroot_does_not_lead_out(world: DockerWorld, outside: Path) -> None:
