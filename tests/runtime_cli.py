@@ -30,11 +30,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from docker_client import DOCKER, require_docker
 from runtime_images import busybox_files, image_tar
 from runtime_nets import EngineHost, engine_host
 
 PROGRAMS = Path(sys.executable).parent
-DOCKER = shutil.which("docker") or str(PROGRAMS.parent / "lib/docker/docker")
 PATIENCE_S = 40.0
 BUSYBOX = {"Cmd": ["sh"], "Env": ["PATH=/bin"]}
 _BLUNDERS = ("Traceback", "a request failed", "a task of the engine failed", "a build failed")
@@ -278,6 +278,7 @@ def host_spawn(host: EngineHost) -> Spawn:
 @contextmanager
 def served_on(spawn: Spawn, *options: str) -> Iterator[Served]:
     """The same on a host that is there."""
+    require_docker()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(scratch_directory()))  # a socket's path has to be short
         served = Served(spawn, directory, options)

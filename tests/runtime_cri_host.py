@@ -17,6 +17,7 @@ from typing import Any
 
 from cni_plugin_sets import PROGRAMS, TARTAN, PluginSet
 from containerd_host import CONFLIST, TIMEOUT_S, ContainerdHost, CriError, configure_cni
+from docker_client import DOCKER as DOCKER_CLIENT
 from flanneld_world import eventually
 from host_traces import end_cgroup
 from lab.lab import Lab
@@ -25,7 +26,6 @@ from lab.pods import LabHost
 from lab.topology import generate
 from oci_image import IMAGE, write_image
 from pod_checks import NO_PORTS
-from runtime_docker import DOCKER as DOCKER_CLIENT
 
 RUN = Path("/run/tartan")
 ROOT = Path("/var/lib/tartan/runtime")

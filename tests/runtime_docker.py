@@ -11,10 +11,8 @@ import fcntl
 import os
 import pty
 import select
-import shutil
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from docker_client import DOCKER, require_docker
 from runtime.docker_api.server import serve
 from runtime.engine import Engine, opened
 from runtime.layout import Layout
@@ -30,7 +29,6 @@ from runtime.settings import Settings
 from runtime_nets import EngineHost, engine_host
 from runtime_world import add_busybox
 
-DOCKER = shutil.which("docker") or str(Path(sys.executable).parent.parent / "lib/docker/docker")
 PATIENCE_S = 30.0
 
 
@@ -157,6 +155,7 @@ def _typing(running: subprocess.Popen[bytes], terminal: int, typed: list[tuple[s
 @contextmanager
 def docker_world(directory: Path, **given: Any) -> Iterator[DockerWorld]:
     """An engine with busybox, until the end of the context; `given`: fields of its settings."""
+    require_docker()
     settings = Settings(
         layout=Layout(directory / "root", Path("/run/tartan")),
         socket=directory / "s",
