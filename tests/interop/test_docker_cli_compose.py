@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime_cli import PROGRAMS, Docker, Served, served_engine
+from runtime_cli import PROGRAMS, Docker
 
 pytestmark = pytest.mark.root
 COMPOSE = PROGRAMS / "docker-compose"
@@ -46,18 +46,6 @@ RUN mkdir /www && echo $WORD > /www/index.html
 CMD ["httpd", "-f", "-p", "80", "-h", "/www"]
 """
 Compose = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with served_engine() as served:
-        yield served
-
-
-@pytest.fixture
-def docker(served: Served) -> Iterator[Docker]:
-    yield served.docker
-    served.clear()
 
 
 @pytest.fixture

@@ -5,26 +5,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from runtime_cli import Docker, Served, served_engine
+from runtime_cli import Docker, Served
 
 pytestmark = pytest.mark.root
 RUN = "run --network none"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with served_engine() as served:
-        yield served
-
-
-@pytest.fixture
-def docker(served: Served) -> Iterator[Docker]:
-    yield served.docker
-    served.clear()
 
 
 def test_every_state_is_told_and_refuses_what_it_cannot(docker: Docker) -> None:

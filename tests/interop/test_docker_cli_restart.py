@@ -6,27 +6,14 @@ import os
 import re
 import select
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runtime_cli import Docker, Served, served_engine
+from runtime_cli import Docker, Served
 
 pytestmark = pytest.mark.root
 MANY = 20
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with served_engine() as served:
-        yield served
-
-
-@pytest.fixture
-def docker(served: Served) -> Iterator[Docker]:
-    yield served.docker
-    served.clear()
 
 
 def test_twenty_containers_outlive_the_engines_kill_with_their_logs_and_codes(served: Served, docker: Docker) -> None:

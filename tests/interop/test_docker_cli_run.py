@@ -5,30 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runtime_cli import Docker, Served, served_engine
+from runtime_cli import Docker
 
 pytestmark = pytest.mark.root
 NONE = "run --rm --network none"
 CONTAINED = 0x00000000A80425FB
 """Docker's capabilities."""
 CHOWN, NET_ADMIN = 1 << 0, 1 << 12
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with served_engine() as served:
-        yield served
-
-
-@pytest.fixture
-def docker(served: Served) -> Iterator[Docker]:
-    yield served.docker
-    served.clear()
 
 
 @pytest.mark.parametrize(

@@ -7,26 +7,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from runtime_cli import Docker, Served, served_engine
+from runtime_cli import Docker
 
 pytestmark = pytest.mark.root
 PROMPT = "# "
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with served_engine() as served:
-        yield served
-
-
-@pytest.fixture
-def docker(served: Served) -> Iterator[Docker]:
-    yield served.docker
-    served.clear()
 
 
 def test_a_terminal_echoes_follows_its_users_size_and_gives_the_exit_code(docker: Docker) -> None:

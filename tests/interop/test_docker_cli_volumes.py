@@ -6,27 +6,14 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runtime_cli import Docker, Served, served_engine
+from runtime_cli import Docker
 
 pytestmark = pytest.mark.root
 RUN = "run --rm --network none"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with served_engine() as served:
-        yield served
-
-
-@pytest.fixture
-def docker(served: Served) -> Iterator[Docker]:
-    yield served.docker
-    served.clear()
 
 
 def test_a_volume_outlives_its_containers_and_is_shared(docker: Docker) -> None:
